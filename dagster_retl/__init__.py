@@ -1,0 +1,1 @@
+"""Reverse ETL that is native to Dagster."""

@@ -1,0 +1,220 @@
+"""What a connector is: it declares what it can do, and converses with its vendor.
+
+A connector never sleeps, retries, logs in loops or opens a client. A conversation is a generator
+that yields requests and is sent responses, as `httpx.Auth.auth_flow` does; the engine owns time.
+
+    class Connector          over HTTP: conversations
+    class DirectConnector    not over HTTP (a database, files): blocking calls in the engine's pool
+"""
+
+from __future__ import annotations
+
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field
+
+from dagster_retl.errors import DestinationError, ErrorCode
+from dagster_retl.model.rows import (
+    Account,
+    Batch,
+    FieldInfo,
+    KeyForm,
+    ObjectInfo,
+    Operation,
+    RowResult,
+    WireForm,
+)
+
+CONNECTOR_API = 1
+"""The version of this interface that a connector is written against."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request of a conversation. `url` may be relative to the connector's `base_url`.
+
+    idempotent: it may be sent again when nobody knows whether it was applied (a timeout, a
+    reset, a 5xx). It is always sent again where nothing can have been applied (429, refused
+    connection).
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    idempotent: bool = True
+
+
+Exchange = Generator[Request, httpx.Response, T]
+"""A conversation that ends with a `T`."""
+
+
+class ConnectorConfig(BaseModel):
+    """Settings that every destination understands. Secrets are `SecretStr`.
+
+    rate_limit: requests a second. concurrency: requests in flight. batch_rows, batch_bytes: the
+    size of a request. timeout: seconds for one request. settle: seconds that a request may still
+    land after we gave up on it. Settings left out take the connector's own values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    base_url: str | None = None
+    rate_limit: float | None = Field(None, gt=0)
+    concurrency: int | None = Field(None, ge=1, le=256)
+    batch_rows: int | None = Field(None, ge=1)
+    batch_bytes: int | None = Field(None, ge=1)
+    timeout: float = Field(30.0, gt=0)
+    settle: float = Field(900.0, ge=0)
+    proxy: str | None = None
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorSpec:
+    """What a kind of destination can do.
+
+    modes: sync modes it supports. batch_rows, batch_bytes, rate_limit (requests a second),
+    concurrency: its own limits. atomic_rejection: a refused batch changed nothing at the vendor.
+    discoverable: `objects()` and `fields()` tell what exists. documentation: the vendor's page.
+    """
+
+    name: str
+    title: str
+    modes: frozenset[str]
+    batch_rows: int = 100
+    batch_bytes: int = 1_000_000
+    rate_limit: float | None = None
+    concurrency: int = 4
+    atomic_rejection: bool = False
+    discoverable: bool = False
+    key_form: KeyForm = KeyForm()
+    wire_form: WireForm = WireForm()
+    documentation: str = ""
+
+
+class AnyConnector(ABC):
+    """What the engine needs to know of any connector, whatever it speaks."""
+
+    spec: ClassVar[ConnectorSpec]
+    Config: ClassVar[type[ConnectorConfig]]
+
+    def __init__(self, config: ConnectorConfig) -> None:
+        self.config: Any = config
+
+    @property
+    def batch_rows(self) -> int:
+        return int(self.config.batch_rows or self.spec.batch_rows)
+
+    @property
+    def batch_bytes(self) -> int:
+        return int(self.config.batch_bytes or self.spec.batch_bytes)
+
+    @property
+    def concurrency(self) -> int:
+        return int(self.config.concurrency or self.spec.concurrency)
+
+    @property
+    def rate_limit(self) -> float | None:
+        return self.config.rate_limit or self.spec.rate_limit
+
+    def identity(self) -> str:
+        """The configured account without secrets (a host, a database), for the sync's epoch."""
+        return self.config.base_url or self.spec.name
+
+    def key_form(self, object_name: str) -> KeyForm:
+        """How this object's keys are compared."""
+        return self.spec.key_form
+
+    def idempotent(self, operation: Operation) -> bool:
+        """Whether sending the same rows twice leaves the destination as once."""
+        return operation is not Operation.INSERT
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class Connector(AnyConnector):
+    """A destination over HTTP."""
+
+    def auth(self) -> httpx.Auth | None:
+        """How requests are authorised; called once, shared by all clients, safe for threads."""
+        return None
+
+    def ssl_context(self) -> ssl.SSLContext | bool:
+        """TLS is always verified; `ca_file` adds a private authority."""
+        return ssl.create_default_context(cafile=self.config.ca_file) if self.config.ca_file else True
+
+    @abstractmethod
+    def check(self) -> Exchange[Account]:
+        """Who the credentials reach; raises `DestinationError` saying what is wrong with them."""
+
+    @abstractmethod
+    def objects(self) -> Exchange[list[ObjectInfo]]:
+        """The objects that can be written to."""
+
+    @abstractmethod
+    def fields(self, object_name: str) -> Exchange[list[FieldInfo]]:
+        """The fields of an object; empty where the vendor cannot tell."""
+
+    @abstractmethod
+    def write(self, batch: Batch) -> Exchange[list[RowResult]]:
+        """Write a batch. Every row has one result; a row without one becomes an unknown outcome.
+
+        Raises `DestinationError` for a fault of the whole batch; its code says what the engine
+        does (`errors.ACTIONS`).
+        """
+
+    def explain(self, response: httpx.Response) -> tuple[str | None, str]:
+        """The vendor's code and message in an error response."""
+        return None, f"HTTP {response.status_code} {response.reason_phrase}: {response.text[:500]}".strip()
+
+    def require_success(self, response: httpx.Response) -> httpx.Response:
+        """Return a 2xx response; raise the `DestinationError` that its status stands for otherwise."""
+        if response.is_success:
+            return response
+        vendor_code, message = self.explain(response)
+        raise DestinationError(message, code=code_of_status(response.status_code), vendor_code=vendor_code)
+
+
+class DirectConnector(AnyConnector):
+    """A destination that is not reached over HTTP: blocking, in the engine's pool."""
+
+    @abstractmethod
+    def check(self) -> Account: ...
+
+    @abstractmethod
+    def objects(self) -> list[ObjectInfo]: ...
+
+    @abstractmethod
+    def fields(self, object_name: str) -> list[FieldInfo]: ...
+
+    @abstractmethod
+    def write(self, batch: Batch) -> list[RowResult]: ...
+
+
+_STATUS_CODES: Mapping[int, ErrorCode] = {
+    401: ErrorCode.AUTH,
+    403: ErrorCode.PERMISSION,
+    404: ErrorCode.NOT_FOUND,
+    408: ErrorCode.TIMEOUT,
+    409: ErrorCode.CONFLICT,
+    413: ErrorCode.PAYLOAD_TOO_LARGE,
+    423: ErrorCode.DESTINATION_LOCKED,
+    429: ErrorCode.RATE_LIMIT,
+}
+
+
+def code_of_status(status: int) -> ErrorCode:
+    """What an HTTP status means for a whole request, where the vendor says nothing better."""
+    if status >= 500:
+        return ErrorCode.DESTINATION_UNAVAILABLE
+    return _STATUS_CODES.get(status, ErrorCode.BATCH_REJECTED)

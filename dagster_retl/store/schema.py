@@ -1,0 +1,217 @@
+"""The tables of the store.
+
+Times are UTC text in RFC 3339 with microseconds, so that they sort, compare and look alike on
+SQLite and Postgres. Ids are text. JSON is text. `epoch` names the identity of what a sync writes
+to (connector, account, object, key, writing or deleting): snapshot, ledger, suspects and dead
+letters belong to one epoch.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData()
+
+store_info = Table(
+    "store_info",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uuid", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+)
+"""One row: the store's own name, part of every generation's name."""
+
+sync_states = Table(
+    "sync_states",
+    metadata,
+    Column("sync_id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("slug", Text, nullable=False),
+    Column("enabled", Boolean),
+    Column("updated_at", Text, nullable=False),
+)
+"""What people decided about a sync outside its file. `enabled` null: what the file says."""
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("sync_id", Text, primary_key=True),
+    Column("token", BigInteger, nullable=False),
+    Column("run_id", Text),
+    Column("host", Text),
+    Column("boot_id", Text),
+    Column("pid", Integer),
+    Column("pid_started", Float),
+    Column("acquired_at", Text),
+    Column("heartbeat_at", Text),
+    Column("expires_at", Text),
+)
+"""One row a sync; `token` only grows. `run_id` null: free."""
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("sync_id", Text, nullable=False),
+    Column("sync_name", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("epoch", Text),
+    Column("token", BigInteger),
+    Column("trigger", Text, nullable=False),
+    Column("options", Text, nullable=False),
+    Column("full_refresh", Boolean, nullable=False),
+    Column("dry_run", Boolean, nullable=False),
+    Column("dagster_run_id", Text),
+    Column("dagster_step", Text),
+    Column("plan", Text),
+    Column("counters", Text, nullable=False),
+    Column("warnings", Text, nullable=False),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("guard", Text),
+    Column("created_at", Text, nullable=False),
+    Column("started_at", Text),
+    Column("finished_at", Text),
+    Index("runs_by_sync", "sync_id", "created_at", "id"),
+    Index("runs_by_time", "created_at", "id"),
+    Index("runs_by_status", "status", "created_at"),
+    Index("runs_by_dagster", "dagster_run_id", "dagster_step"),
+)
+"""`plan`: JSON of the plan's totals and its manifest (name, checksum), null until it is durable."""
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("sync_id", Text, nullable=False),
+    Column("started_at", Text, nullable=False),
+    Column("answered_at", Text),
+    Column("outcomes", LargeBinary),
+    Index("batches_by_sync", "sync_id"),
+)
+"""The ledger: a row is the intent to send a batch of the run's manifest; `outcomes` is its answer."""
+
+suspects = Table(
+    "suspects",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sync_id", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("record_keys", Text, nullable=False),
+    Column("fingerprint", Text),
+    Column("until", Text, nullable=False),
+    Index("suspects_by_key", "sync_id", "epoch", "key"),
+)
+"""What the destination may hold, now or until `until`; `fingerprint` null: the key may be gone."""
+
+acceptances = Table(
+    "acceptances",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sync_id", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("record_keys", Text, nullable=False),
+    Column("fingerprint", Text),
+    Column("accepted_at", Text, nullable=False),
+    Index("acceptances_by_sync", "sync_id", "epoch"),
+)
+"""Versions that a person declared delivered; the next run folds them into the snapshot."""
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("sync_id", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("record_keys", Text, nullable=False),
+    Column("error_code", Text, nullable=False),
+    Column("vendor_code", Text),
+    Column("message", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("fingerprint", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("rejections", Integer, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("held_until", Text),
+    Column("replay_run_id", Text),
+    Column("first_seen_at", Text, nullable=False),
+    Column("last_seen_at", Text, nullable=False),
+    Column("resolved_at", Text),
+    Column("resolution", Text),
+    Column("silenced", Boolean, nullable=False),
+    Index(
+        "dead_letters_open",
+        "sync_id",
+        "epoch",
+        "key",
+        unique=True,
+        sqlite_where=text("resolved_at IS NULL"),
+        postgresql_where=text("resolved_at IS NULL"),
+    ),
+    Index("dead_letters_by_time", "first_seen_at", "id"),
+    Index("dead_letters_by_sync", "sync_id", "resolved_at", "first_seen_at", "id"),
+    Index("dead_letters_by_code", "resolved_at", "error_code"),
+)
+"""`key`: the row's identity, or `code:<CODE>` for rows without one (then `record_keys` is `{}`).
+`rejections` counts refusals of `fingerprint` alone, for parking. `silenced`: this version is not
+sent until it changes."""
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("sync_id", Text, primary_key=True),
+    Column("epoch", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("account_name", Text, nullable=False),
+    Column("identity", Text, nullable=False),
+    Column("generation", Text),
+    Column("rows", BigInteger, nullable=False),
+    Column("checksum", Text),
+    Column("fingerprint_version", Integer, nullable=False),
+    Column("stale", Boolean, nullable=False),
+    Column("source_rows", BigInteger),
+    Column("watermark", Text),
+    Column("updated_at", Text, nullable=False),
+)
+"""The pointer to a sync's current generation; `generation` null: an empty snapshot. `stale`: a full
+refresh is under way, so that no stored fingerprint counts. `source_rows`: of the last complete read."""
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("notified_at", Text, nullable=False),
+)
+"""What alerts have said, so that nothing is said twice: (kind, destination, code) and its state."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+"""Who changed what, and when."""
