@@ -103,7 +103,7 @@ _CODES_BY_ACTION: Mapping[Action, tuple[ErrorCode, ...]] = {
 }
 
 ACTIONS: Mapping[ErrorCode, Action] = MappingProxyType(
-    {code: Action.ABORT for code in ErrorCode}
+    dict.fromkeys(ErrorCode, Action.ABORT)
     | {code: action for action, codes in _CODES_BY_ACTION.items() for code in codes}
 )
 """Every code has exactly one action; codes that are not about rows abort the run."""

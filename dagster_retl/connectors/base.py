@@ -74,7 +74,7 @@ class ConnectorConfig(BaseModel):
     batch_bytes: int | None = Field(None, ge=1)
     timeout: float = Field(30.0, gt=0)
     settle: float = Field(900.0, ge=0)
-    proxy: str | None = None
+    proxy: str | None = Field(None, repr=False)  # its address may hold a password
     ca_file: str | None = None
 
 
@@ -96,8 +96,8 @@ class ConnectorSpec:
     concurrency: int = 4
     atomic_rejection: bool = False
     discoverable: bool = False
-    key_form: KeyForm = KeyForm()
-    wire_form: WireForm = WireForm()
+    key_form: KeyForm = field(default_factory=KeyForm)
+    wire_form: WireForm = field(default_factory=WireForm)
     documentation: str = ""
 
 
@@ -106,6 +106,9 @@ class AnyConnector(ABC):
 
     spec: ClassVar[ConnectorSpec]
     Config: ClassVar[type[ConnectorConfig]]
+
+    reads_values: ClassVar[bool] = False
+    """Whether `write` reads `row.values` exactly; without it they are what `row.json` says."""
 
     def __init__(self, config: ConnectorConfig) -> None:
         self.config: Any = config
@@ -118,6 +121,20 @@ class AnyConnector(ABC):
     def batch_bytes(self) -> int:
         return int(self.config.batch_bytes or self.spec.batch_bytes)
 
+    def batch_rows_for(self, operation: Operation) -> int:
+        """How many rows a batch of this operation may hold, where it differs from `batch_rows`."""
+        return self.batch_rows
+
+    @property
+    def frame_bytes(self) -> int:
+        """The bytes of a request body that are not rows; each row takes its JSON and one separator."""
+        return 2
+
+    @property
+    def atomic_rejection(self) -> bool:
+        """Whether a refused batch changed nothing at the destination."""
+        return self.spec.atomic_rejection
+
     @property
     def concurrency(self) -> int:
         return int(self.config.concurrency or self.spec.concurrency)
@@ -125,6 +142,12 @@ class AnyConnector(ABC):
     @property
     def rate_limit(self) -> float | None:
         return self.config.rate_limit or self.spec.rate_limit
+
+    def supports(self, mode: str) -> str | None:
+        """Why this destination, as it is configured, cannot take a sync mode; None where it can."""
+        if mode in self.spec.modes:
+            return None
+        return f"connector {self.spec.name!r} has no mode {mode!r}; it has {', '.join(sorted(self.spec.modes))}"
 
     def identity(self) -> str:
         """The configured account without secrets (a host, a database), for the sync's epoch."""
@@ -138,7 +161,7 @@ class AnyConnector(ABC):
         """Whether sending the same rows twice leaves the destination as once."""
         return operation is not Operation.INSERT
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # a hook that most connectors need not fill
         """Let go of connections."""
 
 
@@ -152,6 +175,12 @@ class Connector(AnyConnector):
     def ssl_context(self) -> ssl.SSLContext | bool:
         """TLS is always verified; `ca_file` adds a private authority."""
         return ssl.create_default_context(cafile=self.config.ca_file) if self.config.ca_file else True
+
+    def allow(self, url: httpx.URL) -> None:
+        """Called by the transport before every request, those of `auth()` included.
+
+        Raises `DestinationError` (`CONFIGURATION`) for an address that must not be contacted.
+        """
 
     @abstractmethod
     def check(self) -> Exchange[Account]:
@@ -177,16 +206,43 @@ class Connector(AnyConnector):
         """The vendor's code and message in an error response."""
         return None, f"HTTP {response.status_code} {response.reason_phrase}: {response.text[:500]}".strip()
 
+    def not_applied(self, response: httpx.Response) -> bool:
+        """Whether an error response states that nothing was written, so that sending again is safe for inserts too."""
+        return response.status_code == 429
+
     def require_success(self, response: httpx.Response) -> httpx.Response:
         """Return a 2xx response; raise the `DestinationError` that its status stands for otherwise."""
         if response.is_success:
             return response
+        if response.is_redirect:
+            raise _refused_redirect(response)
         vendor_code, message = self.explain(response)
-        raise DestinationError(message, code=code_of_status(response.status_code), vendor_code=vendor_code)
+        raise DestinationError(
+            message,
+            code=code_of_status(response.status_code),
+            vendor_code=vendor_code,
+            ambiguous=response.status_code >= 500 or response.status_code == 408,
+        )
+
+
+def _refused_redirect(response: httpx.Response) -> DestinationError:
+    try:
+        location = httpx.URL(response.headers.get("Location", ""))
+        target = location.host or location.path or "an address that it does not name"
+    except httpx.InvalidURL:
+        target = "an address that cannot be read"
+    return DestinationError(
+        f"the destination redirects ({response.status_code}) to {target}; redirects are not followed, so that "
+        "credentials and rows stay with the configured host",
+        code=ErrorCode.CONFIGURATION,
+        hint="Configure the final address, if it is the right one.",
+    )
 
 
 class DirectConnector(AnyConnector):
     """A destination that is not reached over HTTP: blocking, in the engine's pool."""
+
+    reads_values = True
 
     @abstractmethod
     def check(self) -> Account: ...
@@ -203,18 +259,26 @@ class DirectConnector(AnyConnector):
 
 _STATUS_CODES: Mapping[int, ErrorCode] = {
     401: ErrorCode.AUTH,
+    402: ErrorCode.QUOTA_EXHAUSTED,
     403: ErrorCode.PERMISSION,
     404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.CONFIGURATION,
+    407: ErrorCode.CONFIGURATION,
     408: ErrorCode.TIMEOUT,
     409: ErrorCode.CONFLICT,
+    410: ErrorCode.NOT_FOUND,
     413: ErrorCode.PAYLOAD_TOO_LARGE,
+    415: ErrorCode.CONFIGURATION,
     423: ErrorCode.DESTINATION_LOCKED,
+    425: ErrorCode.DESTINATION_UNAVAILABLE,
     429: ErrorCode.RATE_LIMIT,
 }
 
 
 def code_of_status(status: int) -> ErrorCode:
-    """What an HTTP status means for a whole request, where the vendor says nothing better."""
+    """What an HTTP status other than success means for a whole request, where the vendor says nothing better."""
     if status >= 500:
         return ErrorCode.DESTINATION_UNAVAILABLE
+    if status < 400:  # a redirect: somebody has to say where the destination is
+        return ErrorCode.CONFIGURATION
     return _STATUS_CODES.get(status, ErrorCode.BATCH_REJECTED)

@@ -65,7 +65,7 @@ class RunOptions:
     @property
     def partial(self) -> bool:
         """A partial run computes no removals, moves no watermark and trips no shrink guard."""
-        return self.limit is not None or bool(self.keys) or bool(self.replay)
+        return self.limit is not None or bool(self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Run:
     sync_name: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    counters: Counters = Counters()
+    counters: Counters = field(default_factory=Counters)
     full_refresh: bool = False
     dry_run: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -11,21 +11,26 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from croniter import croniter
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from dagster_retl.model.ids import sync_id_of
+from dagster_retl.model.locations import check_timezone
+from dagster_retl.model.mistakes import Mistake, did_you_mean, gather
+from dagster_retl.model.units import Share
 
-_PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
-
-
-def parse_share(value: object) -> object:
-    """`10%` and `0.1` are the same share."""
-    if isinstance(value, str) and (match := _PERCENT.match(value)):
-        return float(match.group(1)) / 100
-    return value
+NO_KEY = "no_key"
+"""The kind of error that a sync has whose mode needs a key."""
 
 
 def slugify(name: str) -> str:
@@ -34,9 +39,11 @@ def slugify(name: str) -> str:
 
 
 class Definition(BaseModel):
-    """Base of everything that people write: immutable, and strict about names."""
+    """Base of everything that people write: immutable, strict about names, silent about values in errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
 
 class SyncMode(StrEnum):
@@ -57,15 +64,22 @@ class FieldMapping(Definition):
     """
 
     destination: str = Field(min_length=1)
+    """The field to write; a dotted one nests."""
     source: str | None = None
+    """A column of the query, or a scalar SQL expression (DuckDB)."""
     value: Any = None
+    """A constant, instead of a source."""
     default: Any = None
+    """What is sent in place of a null."""
     on_null: Literal["send", "omit"] = "send"
+    """Whether a null is sent or its field left out."""
     key: bool = False
+    """Whether the field belongs to the row's key."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        has_value = "value" in self.model_fields_set
+        # A null beside a source is what dumping a model leaves there, not a constant.
+        has_value = "value" in self.model_fields_set and (self.value is not None or self.source is None)
         if (self.source is None) == (not has_value):
             raise ValueError(f"field {self.destination!r} needs exactly one of `source` and `value`")
         if self.key and has_value:
@@ -79,8 +93,11 @@ class Schedule(Definition):
     """When a sync runs by itself: `cron` with an expression and an IANA time zone, `manual`, or `on_upstream`."""
 
     type: Literal["cron", "manual", "on_upstream"] = "manual"
+    """What starts a run."""
     expression: str | None = None
+    """Five fields: minute, hour, day of month, month, day of week."""
     timezone: str = "UTC"
+    """IANA time zone of the expression."""
 
     @model_validator(mode="before")
     @classmethod
@@ -91,17 +108,22 @@ class Schedule(Definition):
             return {"type": "cron", "expression": value}
         return value
 
+    @field_validator("expression")
+    @classmethod
+    def _five_fields(cls, value: str | None) -> str | None:
+        if value is not None and (len(value.split()) != 5 or not croniter.is_valid(value)):
+            raise ValueError(f"{value!r} is not a cron expression of five fields, such as '15 */4 * * *'")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, value: str) -> str:
+        return check_timezone(value)
+
     @model_validator(mode="after")
-    def _valid(self) -> Self:
+    def _cron_has_expression(self) -> Self:
         if (self.type == "cron") != (self.expression is not None):
             raise ValueError("a cron schedule needs an `expression`; other schedules have none")
-        if self.expression is not None:
-            if len(self.expression.split()) != 5 or not croniter.is_valid(self.expression):
-                raise ValueError(f"{self.expression!r} is not a cron expression of five fields, such as '15 */4 * * *'")
-        try:
-            ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"{self.timezone!r} is not an IANA time zone, such as 'Europe/Paris'") from error
         return self
 
 
@@ -113,11 +135,12 @@ class Guards(Definition):
     above which the failure-rate check is an error.
     """
 
-    deletes: float = Field(0.10, ge=0, le=1)
-    shrink: float = Field(0.50, ge=0, le=1)
-    failures: float = Field(0.05, ge=0, le=1)
-
-    _share = field_validator("deletes", "shrink", "failures", mode="before")(parse_share)
+    deletes: Share = 0.10
+    """Keys removed, of those in the snapshot."""
+    shrink: Share = 0.50
+    """Rows fewer than in the last run."""
+    failures: Share = 0.05
+    """Refused rows."""
 
 
 class Watermark(Definition):
@@ -132,52 +155,96 @@ class Sync(Definition):
 
     project: str = "default"
     name: str = Field(min_length=1)
+    """What people call the sync; one of a kind in the project."""
     slug: str = ""
+    """Name of its asset, op and schedule; made from the name where nothing is said. Its id depends on it."""
     description: str | None = None
+    """What it is for."""
     source_query: str = Field(min_length=1)
+    """A SELECT, or `table:schema.name`, or `file:sql/query.sql`."""
     warehouse: str = "default"
+    """The warehouse that the query runs on."""
     destination_id: str
+    """The destination that rows are written to."""
     object_name: str = Field(min_length=1)
+    """The object at the destination."""
     field_mappings: tuple[FieldMapping, ...] = Field(min_length=1)
-    sync_mode: SyncMode = SyncMode.UPSERT
+    """The fields to write and where their values come from."""
+    sync_mode: SyncMode = Field(SyncMode.UPSERT, validate_default=True)
+    """What a run writes."""
     schedule: Schedule = Schedule()
+    """When it runs by itself; a cron expression will do."""
     enabled: bool = True
+    """Whether it runs at all."""
     change_detection: Literal["snapshot", "none"] | Watermark = "snapshot"
+    """How changed rows are told from unchanged ones."""
     guards: Guards = Guards()
+    """When a run stops before it writes."""
     max_attempts: int = Field(5, ge=1)
+    """How often one version of a row may be refused before it is left alone."""
     on_missing: Literal["skip", "fail"] = "skip"
+    """In mode update: what becomes of a row whose record does not exist."""
     owners: tuple[str, ...] = ()
+    """Owners of the asset: e-mail addresses, or `team:name`."""
     group: str = "reverse_etl"
+    """Group of the asset."""
     tags: Mapping[str, str] = {}
+    """Tags of the asset."""
     after: tuple[str, ...] = ()
+    """Syncs that run before this one."""
     partitions: Any = None
     renamed_from: str | None = None
     adopt: str | None = None
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _short_forms(cls, value: Any) -> Any:
+    def _short_forms(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(value, Mapping):
-            return value
+            return handler(value)
         data = dict(value)
         keys = data.pop("key", None)
-        if keys is not None or isinstance(data.get("field_mappings"), Mapping):
-            data["field_mappings"] = _expand_mappings(data.get("field_mappings"), keys)
+        entries = _mapping_entries(data.get("field_mappings"))
+        mistakes: list[Mistake] = []
+        if entries is not None:
+            data["field_mappings"], mistakes = _with_keys(entries, keys)
         if not data.get("slug") and isinstance(data.get("name"), str):
             data["slug"] = slugify(data["name"])
-        return data
+        return gather(cls.__name__, handler, data, mistakes, instead_of=frozenset({NO_KEY}))
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if not re.fullmatch(r"[A-Za-z0-9_]+", self.slug):
-            raise ValueError(f"slug {self.slug!r} may hold letters, digits and underscores only")
-        names = [mapping.destination for mapping in self.field_mappings]
+    @field_validator("slug")
+    @classmethod
+    def _slug_alphabet(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_]+", value):
+            raise ValueError(f"slug {value!r} may hold letters, digits and underscores only, and needs one of them")
+        return value
+
+    @field_validator("field_mappings")
+    @classmethod
+    def _distinct_destinations(cls, mappings: tuple[FieldMapping, ...]) -> tuple[FieldMapping, ...]:
+        names = [mapping.destination for mapping in mappings]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"field {twice[0]!r} is mapped twice; a destination field takes one mapping")
-        if self.sync_mode is not SyncMode.INSERT and not self.key_fields:
-            raise ValueError(f"mode {self.sync_mode.value!r} needs a key: mark a field with `key: true`")
-        return self
+        return mappings
+
+    @field_validator("sync_mode")
+    @classmethod
+    def _mode_has_key(cls, mode: SyncMode, info: ValidationInfo) -> SyncMode:
+        mappings = info.data.get("field_mappings", ())
+        if mappings and mode is not SyncMode.INSERT and not any(mapping.key for mapping in mappings):
+            raise PydanticCustomError(
+                NO_KEY, "mode '{mode}' needs a key: mark a field with `key: true`", {"mode": mode.value}
+            )
+        return mode
+
+    @field_validator("change_detection", mode="before")
+    @classmethod
+    def _known_detection(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return Watermark.model_validate(value)
+        if not isinstance(value, Watermark) and value not in ("snapshot", "none"):
+            raise ValueError("expected `snapshot`, `none` or `{watermark: column, lookback: 1h}`")
+        return value
 
     @property
     def id(self) -> str:
@@ -190,23 +257,42 @@ class Sync(Definition):
         return tuple(mapping.destination for mapping in self.field_mappings if mapping.key)
 
 
-def _expand_mappings(mappings: Any, keys: Any) -> Any:
-    """`{Email: email}` with `key: Email` as the list that the API uses."""
-    wanted = [keys] if isinstance(keys, str) else list(keys or ())
+def _mapping_entries(mappings: Any) -> list[Any] | None:
+    """Field mappings as the list that the API uses; `{Email: email}` is the short form. None: neither."""
     if isinstance(mappings, Mapping):
-        entries = [
-            {"destination": name} | (spec if isinstance(spec, Mapping) else {"source": spec})
-            for name, spec in mappings.items()
-        ]
-    elif isinstance(mappings, (list, tuple)):
-        entries = [dict(entry) if isinstance(entry, Mapping) else entry for entry in mappings]
-    else:
-        return mappings
-    known = {entry.get("destination") for entry in entries if isinstance(entry, dict)}
-    for key in wanted:
-        if key not in known:
-            raise ValueError(f"key {key!r} is not among the mapped fields: {', '.join(sorted(map(str, known)))}")
-    return [
-        entry | {"key": True} if isinstance(entry, dict) and entry.get("destination") in wanted else entry
-        for entry in entries
+        return [_entry(name, spec) for name, spec in mappings.items()]
+    if isinstance(mappings, (list, tuple)):
+        return list(mappings)
+    return None
+
+
+def _entry(name: Any, spec: Any) -> dict[str, Any]:
+    origin = dict(spec) if isinstance(spec, Mapping) else {"source": spec}
+    return {"destination": name, **origin}
+
+
+def _with_keys(entries: list[Any], keys: Any) -> tuple[list[Any], list[Mistake]]:
+    """Mark the entries that `key: A` or `key: [A, B]` names; a name among no entry is a mistake."""
+    wanted = list(keys) if isinstance(keys, (list, tuple)) else [keys] if keys is not None else []
+    known = [_destination(entry) for entry in entries]
+    mistakes = [
+        Mistake(
+            ("key", index) if isinstance(keys, (list, tuple)) else ("key",),
+            f"key {key!r} is not among the mapped fields",
+            did_you_mean(str(key), [name for name in known if isinstance(name, str)]),
+        )
+        for index, key in enumerate(wanted)
+        if key not in known
     ]
+    return [_marked(entry) if name in wanted else entry for entry, name in zip(entries, known, strict=True)], mistakes
+
+
+def _destination(entry: Any) -> Any:
+    return entry.get("destination") if isinstance(entry, Mapping) else getattr(entry, "destination", None)
+
+
+def _marked(entry: Any) -> Any:
+    """The entry with `key: true`; what is neither a mapping nor a `FieldMapping` is left for the model to refuse."""
+    if isinstance(entry, FieldMapping):
+        return FieldMapping.model_validate(entry.model_dump(exclude_unset=True) | {"key": True})
+    return {**entry, "key": True} if isinstance(entry, Mapping) else entry

@@ -8,6 +8,8 @@ letters belong to one epoch.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -23,6 +25,17 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+
+_OPEN = "resolved_at IS NULL"
+_RESOLVED = "resolved_at IS NOT NULL"
+# A plain INTEGER primary key is what SQLite numbers by itself; on Postgres it would end at 2 billion.
+_SERIAL = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """The condition of a partial index, in both dialects."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
 
 store_info = Table(
     "store_info",
@@ -86,7 +99,7 @@ runs = Table(
     Column("finished_at", Text),
     Index("runs_by_sync", "sync_id", "created_at", "id"),
     Index("runs_by_time", "created_at", "id"),
-    Index("runs_by_status", "status", "created_at"),
+    Index("runs_by_status", "status", "created_at", "id"),
     Index("runs_by_dagster", "dagster_run_id", "dagster_step"),
 )
 """`plan`: JSON of the plan's totals and its manifest (name, checksum), null until it is durable."""
@@ -107,21 +120,21 @@ batches = Table(
 suspects = Table(
     "suspects",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _SERIAL, primary_key=True),
     Column("sync_id", Text, nullable=False),
     Column("epoch", Text, nullable=False),
     Column("key", Text, nullable=False),
     Column("record_keys", Text, nullable=False),
     Column("fingerprint", Text),
     Column("until", Text, nullable=False),
-    Index("suspects_by_key", "sync_id", "epoch", "key"),
+    Index("suspects_by_sync", "sync_id", "epoch"),
 )
 """What the destination may hold, now or until `until`; `fingerprint` null: the key may be gone."""
 
 acceptances = Table(
     "acceptances",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _SERIAL, primary_key=True),
     Column("sync_id", Text, nullable=False),
     Column("epoch", Text, nullable=False),
     Column("key", Text, nullable=False),
@@ -157,18 +170,15 @@ dead_letters = Table(
     Column("resolved_at", Text),
     Column("resolution", Text),
     Column("silenced", Boolean, nullable=False),
-    Index(
-        "dead_letters_open",
-        "sync_id",
-        "epoch",
-        "key",
-        unique=True,
-        sqlite_where=text("resolved_at IS NULL"),
-        postgresql_where=text("resolved_at IS NULL"),
-    ),
-    Index("dead_letters_by_time", "first_seen_at", "id"),
-    Index("dead_letters_by_sync", "sync_id", "resolved_at", "first_seen_at", "id"),
-    Index("dead_letters_by_code", "resolved_at", "error_code"),
+    Index("dead_letters_open", "sync_id", "epoch", "key", unique=True, **_where(_OPEN)),
+    Index("dead_letters_open_by_time", "first_seen_at", "id", **_where(_OPEN)),
+    Index("dead_letters_open_by_sync", "sync_id", "first_seen_at", "id", **_where(_OPEN)),
+    Index("dead_letters_resolved_by_time", "first_seen_at", "id", **_where(_RESOLVED)),
+    Index("dead_letters_resolved_by_sync", "sync_id", "first_seen_at", "id", **_where(_RESOLVED)),
+    Index("dead_letters_by_run", "run_id", "first_seen_at", "id"),
+    Index("dead_letters_by_code", "error_code", "resolved_at", "first_seen_at", "id"),
+    Index("dead_letters_by_key", "sync_id", "epoch", "key", "first_seen_at"),
+    Index("dead_letters_replaying", "replay_run_id", **_where("replay_run_id IS NOT NULL")),
 )
 """`key`: the row's identity, or `code:<CODE>` for rows without one (then `record_keys` is `{}`).
 `rejections` counts refusals of `fingerprint` alone, for parking. `silenced`: this version is not
@@ -207,7 +217,7 @@ notices = Table(
 audit = Table(
     "audit",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _SERIAL, primary_key=True),
     Column("at", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("action", Text, nullable=False),

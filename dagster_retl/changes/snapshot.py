@@ -1,0 +1,44 @@
+"""The snapshot: for each key, the last version that the destination accepted.
+
+A generation is a Parquet file with the columns of `COLUMNS`. `fingerprint` is the content that was
+accepted; null means that the key is known to be there, with content nobody vouches for (after a full
+refresh that did not reach it). Besides fingerprints of rows, two fixed contents exist: `REMOVED`,
+what a removal leaves behind, and `DELETED`, what a delivered row of a `delete` sync is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+REMOVED = "00000000-0000-0000-0000-000000000000"
+DELETED = "00000000-0000-0000-0000-000000000001"
+
+COLUMNS = "key VARCHAR, record_keys VARCHAR, fingerprint UUID, record_id VARCHAR"
+
+
+def literal(text: str) -> str:
+    """A SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def load_snapshot(connection: duckdb.DuckDBPyConnection, generation: Path | None, *, stale: bool = False) -> None:
+    """Make a generation (None: an empty one) the view `snapshot`; `stale`: no fingerprint counts."""
+    if generation is None:
+        connection.execute(f"CREATE OR REPLACE TABLE no_snapshot ({COLUMNS})")
+        connection.execute("CREATE OR REPLACE VIEW snapshot AS SELECT * FROM no_snapshot")
+        return
+    fingerprint = "NULL::UUID" if stale else "fingerprint"
+    connection.execute(
+        f"CREATE OR REPLACE VIEW snapshot AS SELECT key, record_keys, {fingerprint} AS fingerprint, record_id "
+        f"FROM read_parquet({literal(str(generation))})"
+    )
+
+
+def write_generation(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
+    """Write the snapshot rows of `query` to a Parquet file; returns how many there are."""
+    rows = connection.execute(
+        f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 122880)"
+    ).fetchone()
+    return int(rows[0]) if rows else 0

@@ -1,0 +1,154 @@
+"""Custom HTTP destinations: a service of one's own that takes JSON.
+
+The API is whatever the settings describe (`http_config.HttpConfig`); limits are the defaults of
+`spec` unless configured. How an answer matches rows: 2xx without errors in the body means all
+written; errors at `results.errors_path` fail just the rows they name, by index or by key; one
+that names no row, and any 4xx about the request as a whole, refuses the batch, which the engine
+bisects down to the row. A 2xx that cannot be read is never taken for success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar
+
+import httpx
+
+from dagster_retl.connectors.base import Connector, ConnectorConfig, ConnectorSpec, Exchange
+from dagster_retl.connectors.http_addresses import AddressGuard
+from dagster_retl.connectors.http_auth import build_auth, secrets_of
+from dagster_retl.connectors.http_body import encode
+from dagster_retl.connectors.http_config import HttpConfig
+from dagster_retl.connectors.http_requests import RequestBuilder
+from dagster_retl.connectors.http_results import read_results
+from dagster_retl.connectors.http_words import Redactor, vendor_words
+from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode
+from dagster_retl.model.rows import Account, Batch, Fault, FieldInfo, ObjectInfo, Operation, RowResult
+
+_SENSITIVE_NAMES = ("auth", "cookie", "key", "password", "secret", "signature", "token")
+
+
+class HttpConnector(Connector):
+    """A service of one's own over HTTP."""
+
+    spec: ClassVar[ConnectorSpec] = ConnectorSpec(
+        name="http",
+        title="Custom HTTP service",
+        modes=frozenset({"upsert", "insert", "update", "delete", "mirror"}),
+        batch_rows=100,
+        batch_bytes=1_000_000,
+        concurrency=8,
+        discoverable=True,
+    )
+    Config: ClassVar[type[ConnectorConfig]] = HttpConfig
+    config: HttpConfig
+
+    def __init__(self, config: HttpConfig) -> None:
+        super().__init__(config)
+        self._auth = build_auth(config.auth)
+        self._guard = AddressGuard()
+        self._requests = RequestBuilder(config, self.spec)
+        self._redactor = Redactor(self._secrets)
+
+    @property
+    def batch_rows(self) -> int:
+        return 1 if self.config.one_by_one else super().batch_rows
+
+    def batch_rows_for(self, operation: Operation) -> int:
+        return 1 if self._requests.one_by_one(operation) else super().batch_rows
+
+    @property
+    def frame_bytes(self) -> int:
+        return len(encode("envelope", [], self.config.envelope_key)) if self.config.envelope_key else 2
+
+    @property
+    def atomic_rejection(self) -> bool:
+        return self.config.atomic_rejection
+
+    def supports(self, mode: str) -> str | None:
+        if mode not in self.spec.modes:
+            return super().supports(mode)
+        operations = ("upsert", "delete") if mode == "mirror" else (mode,)
+        return next(filter(None, (self._requests.objection(Operation(name)) for name in operations)), None)
+
+    def identity(self) -> str:
+        return self.config.template.origin.netloc.decode()
+
+    def idempotent(self, operation: Operation) -> bool:
+        return operation is not Operation.INSERT or self.config.idempotency_header is not None
+
+    def auth(self) -> httpx.Auth | None:
+        return self._auth
+
+    def allow(self, url: httpx.URL) -> None:
+        self._guard.require_allowed(url)
+
+    def check(self) -> Exchange[Account]:
+        """The host; with `check_url`, after it accepted the credentials."""
+        if self.config.check_url:
+            response = yield self._requests.get(self.config.check_url)
+            self.require_success(response)
+        return Account(self.identity(), self.identity())
+
+    def objects(self) -> Exchange[list[ObjectInfo]]:
+        """The configured objects; empty means that nobody can tell."""
+        yield from ()
+        return [ObjectInfo(name, name, supports_upsert=self.supports("upsert") is None) for name in self.config.objects]
+
+    def fields(self, object_name: str) -> Exchange[list[FieldInfo]]:
+        """The configured catalogue, the same for every object; empty means that nobody can tell."""
+        yield from ()
+        return [field.info() for field in self.config.fields]
+
+    def explain(self, response: httpx.Response) -> tuple[str | None, str]:
+        return vendor_words(response, self._redactor)
+
+    def write(self, batch: Batch) -> Exchange[list[RowResult]]:
+        results: list[RowResult] = []
+        for portion in self._portions(batch):
+            results += yield from self._exchange(portion)
+        return results
+
+    def _portions(self, batch: Batch) -> Iterator[Batch]:
+        if not self._requests.one_by_one(batch.operation):
+            yield from [batch] if batch.rows else []
+            return
+        for row in batch.rows:
+            yield replace(batch, rows=[row], idempotency_key=row.idempotency_key)
+
+    def _exchange(self, batch: Batch) -> Exchange[list[RowResult]]:
+        try:
+            response = yield self._requests.build(batch)
+            results = self.config.results if self._requests.has_body(batch.operation) else None
+            return read_results(batch, self.require_success(response), results, self._redactor)
+        except DestinationError as error:
+            return [_result_of_only_row(batch, error)]
+
+    def _secrets(self) -> Iterator[str]:
+        """What no message may show: credentials, and what addresses carry in their query."""
+        yield from secrets_of(self.config.auth, self._auth)
+        if self.config.signing_secret:
+            yield self.config.signing_secret.get_secret_value()
+        for name, value in self.config.headers.items():
+            if any(word in name.lower() for word in _SENSITIVE_NAMES):
+                yield value.get_secret_value()
+        for address in (self.config.url, self.config.check_url, self.config.delete and self.config.delete.url):
+            yield from (value for value in httpx.URL(address or "").params.values() if len(value) >= 8)
+
+
+def _result_of_only_row(batch: Batch, error: DestinationError) -> RowResult:
+    """A refusal as the answer for a batch of one row; raised where it concerns more than a row."""
+    if ACTIONS[error.code] not in (Action.REJECT, Action.SPLIT):
+        raise error
+    if len(batch.rows) > 1:
+        if ACTIONS[error.code] is Action.SPLIT:
+            raise error
+        raise DestinationError(
+            error.message, code=ErrorCode.BATCH_REJECTED, vendor_code=error.vendor_code, ambiguous=error.ambiguous
+        ) from error
+    (row,) = batch.rows
+    if error.code is ErrorCode.NOT_FOUND and batch.operation is Operation.DELETE:
+        return RowResult(row.key)
+    code = ErrorCode.DESTINATION_VALIDATION if error.code is ErrorCode.BATCH_REJECTED else error.code
+    return RowResult(row.key, Fault(code, error.message, error.vendor_code))

@@ -1,0 +1,238 @@
+"""From a run's ledger to its end: the next snapshot generation, suspects, counters, one transaction.
+
+An ordinary run, a failing one and the recovery of a killed one take the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from sqlalchemy import Connection
+
+from dagster_retl.changes import fold
+from dagster_retl.changes.fold import UnansweredRow
+from dagster_retl.changes.outcomes import outcome_table
+from dagster_retl.changes.snapshot import load_snapshot, write_generation
+from dagster_retl.engine.workspace import Workspace
+from dagster_retl.errors import ErrorCode
+from dagster_retl.model.rows import Counters, Operation
+from dagster_retl.model.runs import RunStatus
+from dagster_retl.store.clock import to_text
+from dagster_retl.store.dead_letters import Failure
+from dagster_retl.store.leases import Lease
+from dagster_retl.store.snapshots import Pointer
+from dagster_retl.store.state import State, generation_name
+from dagster_retl.store.store import Store
+from dagster_retl.store.suspects import Suspect
+
+_OUTCOME_BATCHES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ends, apart from its rows."""
+
+    status: RunStatus
+    error_code: str | None = None
+    error_message: str | None = None
+    guard: str | None = None
+    warnings: tuple[str, ...] = ()
+    source_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What a run's plan promised: needed to balance it, whoever closes it."""
+
+    epoch: str
+    mode: str
+    manifest: str | None
+    checksum: str | None
+    settle: float
+    holds_unknown: bool
+    counters: Counters
+
+    @classmethod
+    def of(cls, plan: Mapping[str, Any]) -> Books:
+        return cls(**{**plan, "counters": Counters(**plan["counters"])})
+
+    def to_plan(self) -> dict[str, Any]:
+        """As the store keeps it."""
+        return asdict(self)
+
+    def nothing_sent(self) -> Counters:
+        """The counters of a run of which no answer is known yet."""
+        planned = self.counters
+        to_send = planned.read - planned.failed - planned.unchanged - planned.skipped
+        return replace(planned, skipped=planned.skipped + to_send, delete_skipped=planned.removed)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A run's ledger, folded: what the committing transaction writes."""
+
+    pointer: Pointer
+    counters: Counters
+    suspects: Sequence[Suspect]
+    cleared: Sequence[int]
+    held: Sequence[Failure]
+    acceptances: Sequence[int]
+
+
+def close_counters(books: Books, rows: fold.Tally, removals: fold.Tally) -> Counters:
+    """The plan's totals and the ledger's answers, added up."""
+    planned = books.counters
+    return replace(
+        planned,
+        written=rows.written,
+        unconfirmed=rows.unconfirmed,
+        failed=planned.failed + rows.failed,
+        skipped=planned.skipped + rows.missing + rows.not_sent,
+        unknown=rows.unknown,
+        deleted=removals.written,
+        delete_failed=removals.failed,
+        delete_skipped=planned.delete_skipped + removals.missing + removals.not_sent,
+        delete_unknown=removals.unknown,
+    )
+
+
+class Closer:
+    """Folds and closes the runs of one sync, under one lease."""
+
+    def __init__(self, store: Store, state: State, lease: Lease, space: Workspace) -> None:
+        self._store = store
+        self._state = state
+        self._lease = lease
+        self._space = space
+
+    def fold(self, run_id: str, books: Books, pointer: Pointer) -> Folded:
+        """Build the next generation (if anything changed) from a run's manifest and ledger."""
+        connection = self._space.connection
+        self._load(run_id, books, pointer)
+        now = self._store.now()
+        fold.answer(connection)
+        query = fold.next_snapshot()
+        connection.execute(f"CREATE OR REPLACE VIEW snapshot_next AS {query}")
+        accepted = self._store.acceptances.table(pointer.sync_id, pointer.epoch)
+        changed = fold.changed_rows(connection) or accepted.num_rows or pointer.stale
+        until = to_text(now + timedelta(seconds=books.settle))
+        held = self._held(until) if books.holds_unknown else []
+        return Folded(
+            pointer=self._next_generation(pointer, query) if changed else pointer,
+            counters=close_counters(books, fold.tally(connection, removal=False), fold.tally(connection, removal=True)),
+            suspects=[] if books.holds_unknown else self._suspects(until),
+            cleared=fold.cleared_suspects(connection, to_text(now)),
+            held=held,
+            acceptances=accepted.column("id").to_pylist(),
+        )
+
+    def commit(self, conn: Connection, run_id: str, folded: Folded, ending: Ending) -> None:
+        """Everything that ends a run, in the caller's fenced transaction. Frees no lease."""
+        pointer = replace(folded.pointer, source_rows=ending.source_rows or folded.pointer.source_rows)
+        self.save(conn, run_id, replace(folded, pointer=pointer))
+        self.close(conn, run_id, ending, folded.counters)
+
+    def save(self, conn: Connection, run_id: str, folded: Folded) -> None:
+        """What a fold found out, without closing the run."""
+        store, sync_id, epoch = self._store, folded.pointer.sync_id, folded.pointer.epoch
+        store.snapshots.save(conn, folded.pointer)
+        store.suspects.remove(conn, folded.cleared)
+        store.suspects.add(conn, sync_id, epoch, folded.suspects)
+        if folded.held:
+            store.dead_letters.fail(conn, sync_id, epoch, run_id, folded.held)
+        store.acceptances.remove(conn, folded.acceptances)
+        store.ledger.forget(conn, run_id)
+
+    def close(self, conn: Connection, run_id: str, ending: Ending, counters: Counters) -> None:
+        """Close a run that has nothing to fold."""
+        self._store.dead_letters.clear_replaying(conn, run_id)
+        self._store.runs.finish(
+            conn,
+            run_id,
+            ending.status,
+            counters,
+            error_code=ending.error_code,
+            error_message=ending.error_message,
+            guard=ending.guard,
+            warnings=ending.warnings,
+        )
+
+    def _load(self, run_id: str, books: Books, pointer: Pointer) -> None:
+        connection = self._space.connection
+        generation = self._state.local_path(pointer.generation, pointer.checksum or "") if pointer.generation else None
+        load_snapshot(connection, generation, stale=pointer.stale)
+        connection.execute(f"CREATE OR REPLACE TABLE manifest ({fold.MANIFEST_COLUMNS})")
+        if books.manifest is not None:
+            path = self._state.local_path(books.manifest, books.checksum or "")
+            connection.execute("INSERT INTO manifest SELECT * FROM read_parquet(?)", [str(path)])
+        connection.execute(fold.FORGOTTEN)
+        self._load_ledger(run_id)
+        _create(connection, "accepted", self._store.acceptances.table(pointer.sync_id, pointer.epoch))
+        _create(connection, "suspects", self._store.suspects.table(pointer.sync_id, pointer.epoch))
+
+    def _load_ledger(self, run_id: str) -> None:
+        connection = self._space.connection
+        _create(connection, "outcomes", outcome_table([]))
+        started: list[tuple[int, str]] = []
+        answered: list[tuple[int, str, bytes]] = []
+        for batch in self._store.ledger.batches(run_id):
+            started.append((batch.number, batch.started_at))
+            if batch.outcomes is not None:
+                answered.append((batch.number, batch.started_at, batch.outcomes))
+            if len(answered) >= _OUTCOME_BATCHES:
+                _append(connection, "outcomes", outcome_table(answered))
+                answered = []
+        _append(connection, "outcomes", outcome_table(answered))
+        numbers, times = [number for number, _ in started], [at for _, at in started]
+        _create(
+            connection,
+            "started",
+            pa.table({"batch": pa.array(numbers, pa.int32()), "started_at": pa.array(times, pa.string())}),
+        )
+
+    def _next_generation(self, pointer: Pointer, query: str) -> Pointer:
+        name = generation_name(self._store.uuid, pointer.sync_id, self._lease.token)
+        stored = self._state.write(name, lambda path: write_generation(self._space.connection, query, path))
+        return replace(pointer, generation=stored.name, rows=stored.rows or 0, checksum=stored.checksum, stale=False)
+
+    def _suspects(self, until: str) -> list[Suspect]:
+        return [
+            Suspect(row.key, row.record_keys, row.content, until)
+            for block in fold.unanswered(self._space.connection)
+            for row in block
+        ]
+
+    def _held(self, until: str) -> list[Failure]:
+        return [_unknown(row, until) for block in fold.never_answered(self._space.connection) for row in block]
+
+
+def _unknown(row: UnansweredRow, until: str) -> Failure:
+    return Failure(
+        key=row.key,
+        record_keys=row.record_keys,
+        code=ErrorCode.UNKNOWN_OUTCOME,
+        vendor_code=None,
+        message="the run ended while this row was on its way; whether it arrived is unknown",
+        operation=Operation(row.operation),
+        fingerprint=row.content,
+        rejection=False,
+        held=True,
+        held_until=until,
+    )
+
+
+def _create(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    connection.register("incoming", table)
+    connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM incoming")
+    connection.unregister("incoming")
+
+
+def _append(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    connection.register("incoming", table)
+    connection.execute(f"INSERT INTO {name} SELECT * FROM incoming")
+    connection.unregister("incoming")

@@ -1,0 +1,50 @@
+"""Asking a destination about itself: who it is, which objects and fields it has."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from dagster_retl.connectors.base import AnyConnector, Connector
+from dagster_retl.engine.pacing import Pacer
+from dagster_retl.engine.transport import Transport
+from dagster_retl.model.rows import Account, FieldInfo, ObjectInfo
+
+
+class Discovery:
+    """Asks over one client of its own; use as a context manager. Raises `DestinationError`."""
+
+    def __init__(self, connector: AnyConnector, stop: threading.Event | None = None) -> None:
+        self._connector = connector
+        self._stop = stop or threading.Event()
+        self._transport: Transport | None = None
+
+    def __enter__(self) -> Discovery:
+        return self
+
+    def __exit__(self, *exit_: object) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def account(self) -> Account:
+        """Whom the credentials reach."""
+        account: Account = self._ask(self._connector.check())  # type: ignore[attr-defined]  # both kinds have it
+        return account
+
+    def objects(self) -> list[ObjectInfo]:
+        """What can be written to."""
+        objects: list[ObjectInfo] = self._ask(self._connector.objects())  # type: ignore[attr-defined]  # as above
+        return objects
+
+    def fields(self, object_name: str) -> list[FieldInfo]:
+        """The object's fields; empty where the destination cannot tell."""
+        fields: list[FieldInfo] = self._ask(self._connector.fields(object_name))  # type: ignore[attr-defined]  # as above
+        return fields
+
+    def _ask(self, question: Any) -> Any:
+        if not isinstance(self._connector, Connector):
+            return question
+        if self._transport is None:
+            pacer = Pacer(self._connector.rate_limit)
+            self._transport = Transport(self._connector, auth=self._connector.auth(), pacer=pacer, stop=self._stop)
+        return self._transport.run(question)

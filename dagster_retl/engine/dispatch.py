@@ -1,0 +1,279 @@
+"""Sending one batch until each of its rows has an answer: halving, trying again, giving up honestly."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from dagster_retl.changes.outcomes import Status
+from dagster_retl.connectors.base import AnyConnector, Connector, DirectConnector
+from dagster_retl.engine.answers import NOT_SENT, Answer
+from dagster_retl.engine.breaker import Breaker
+from dagster_retl.engine.transport import ATTEMPTS, Traffic, Transport, backoff
+from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode, RetlError
+from dagster_retl.model.rows import Batch, Fault, Operation, Row, RowResult
+
+ROW_ATTEMPTS = 5
+"""How often a row that the destination has locked is sent within one run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back for (a part of) a batch: results, or the fault of the whole."""
+
+    results: Sequence[RowResult] = ()
+    error: DestinationError | None = None
+    ambiguous: bool = False
+
+
+class Writer(Protocol):
+    """Sends a batch once, as far as the wire goes, and says what is known of it."""
+
+    traffic: Traffic
+
+    def write(self, batch: Batch) -> Reply: ...
+    def close(self) -> None: ...
+
+
+class HttpWriter:
+    """Writes by conversation, over a client of its own."""
+
+    def __init__(self, connector: Connector, transport: Transport) -> None:
+        self._connector = connector
+        self._transport = transport
+        self.traffic = transport.traffic
+
+    def write(self, batch: Batch) -> Reply:
+        try:
+            results = self._transport.run(self._connector.write(batch))
+        except DestinationError as error:
+            return Reply(error=error, ambiguous=self._transport.ambiguous)
+        return Reply(results, ambiguous=self._transport.ambiguous)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class DirectWriter:
+    """Writes by a blocking call, tried again while nothing can have been applied."""
+
+    def __init__(self, connector: DirectConnector, *, stop: threading.Event, before_send: Callable[[], None]) -> None:
+        self._connector = connector
+        self._stop = stop
+        self._before_send = before_send
+        self.traffic = Traffic()
+
+    def write(self, batch: Batch) -> Reply:
+        ambiguous = False
+        for attempt in range(1, ATTEMPTS + 1):
+            self._before_send()
+            self.traffic.requests += 1
+            try:
+                return Reply(self._connector.write(batch), ambiguous=ambiguous)
+            except DestinationError as error:
+                ambiguous = ambiguous or error.ambiguous
+                if attempt == ATTEMPTS or self._stop.is_set() or not self._may_resend(batch, error):
+                    return Reply(error=self._named(batch, error), ambiguous=ambiguous)
+            self.traffic.retries += 1
+            self._stop.wait(backoff(attempt))
+        raise AssertionError("the last attempt returns")
+
+    def _may_resend(self, batch: Batch, error: DestinationError) -> bool:
+        safe = self._connector.idempotent(batch.operation) or not error.ambiguous
+        return ACTIONS[error.code] is Action.RETRY and safe
+
+    def _named(self, batch: Batch, error: DestinationError) -> DestinationError:
+        if error.ambiguous and not self._connector.idempotent(batch.operation):
+            return DestinationError(
+                error.message, code=ErrorCode.UNKNOWN_OUTCOME, vendor_code=error.vendor_code, ambiguous=True
+            )
+        return error
+
+    def close(self) -> None:
+        """The connector is shared; whoever made it closes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows of a batch that still want an answer, by position."""
+
+    positions: tuple[int, ...]
+    tries: int = 0
+    ambiguous: frozenset[int] = frozenset()
+
+
+class Dispatch:
+    """One batch on its way. `abort` is the error that ends the run, if one came up."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        writer: Writer,
+        connector: AnyConnector,
+        breaker: Breaker,
+        stop: threading.Event,
+        *,
+        gone_is_failure: bool = False,
+    ) -> None:
+        self._batch = batch
+        self._writer = writer
+        self._breaker = breaker
+        self._stop = stop
+        self._gone_is_failure = gone_is_failure
+        self._idempotent = connector.idempotent(batch.operation)
+        self._may_split = self._idempotent or connector.atomic_rejection
+        self._answers: list[Answer] = [NOT_SENT] * len(batch.rows)
+        self.abort: RetlError | None = None
+
+    def send(self) -> list[Answer]:
+        """Answers in the order of the rows; those that were not sent any more say so."""
+        parts = [_Part(tuple(range(len(self._batch.rows))))]
+        while parts and self.abort is None and not self._stop.is_set():
+            part = parts.pop()
+            try:
+                reply = self._writer.write(self._rows_of(part))
+            except RetlError as error:
+                self.abort = error
+                self._answer_unsent(part)
+                break
+            part = replace(part, ambiguous=part.ambiguous | (set(part.positions) if reply.ambiguous else set()))
+            parts.extend(reversed(self._settle(part, reply)))
+        for part in parts:
+            self._answer_unsent(part)
+        return self._answers
+
+    def _rows_of(self, part: _Part) -> Batch:
+        if len(part.positions) == len(self._batch.rows):
+            return self._batch
+        rows = [self._batch.rows[position] for position in part.positions]
+        key = f"{self._batch.idempotency_key}-{part.positions[0]}-{len(rows)}" if self._batch.idempotency_key else ""
+        return replace(self._batch, rows=rows, idempotency_key=key)
+
+    def _settle(self, part: _Part, reply: Reply) -> list[_Part]:
+        """Answer what can be answered; return what has to be sent again."""
+        if reply.error is None:
+            self._breaker.answered()
+            return self._settle_rows(part, reply.results)
+        action = ACTIONS[reply.error.code]
+        if action is Action.ABORT:
+            self.abort = reply.error
+            self._answer_unsent(part)
+            return []
+        if action is Action.SUSPECT:
+            self._answer_unknown(part, reply.error.message)
+            return []
+        if action is Action.RETRY:
+            return self._settle_outage(part, reply.error)
+        self._breaker.answered()
+        return self._settle_refusal(part, reply.error)
+
+    def _settle_refusal(self, part: _Part, error: DestinationError) -> list[_Part]:
+        fault = Fault(error.code, error.message, error.vendor_code)
+        if len(part.positions) == 1:
+            self._settle_rows(part, [RowResult(self._row(part.positions[0]).key, _of_row(fault))])
+            return []
+        if self._may_split:
+            return _halves(part)
+        self._answer_unknown(part, f"a batch of inserts was refused as a whole: {error.message}")
+        return []
+
+    def _settle_outage(self, part: _Part, error: DestinationError) -> list[_Part]:
+        if error.code is ErrorCode.DESTINATION_LOCKED and part.tries + 1 < ROW_ATTEMPTS:
+            return [self._later(part)]
+        if error.code is not ErrorCode.RATE_LIMIT and (down := self._breaker.outage(error)):
+            self.abort = down
+            self._answer_unsent(part)
+            return []
+        answered = error.code is ErrorCode.DESTINATION_UNAVAILABLE and error.ambiguous
+        if answered and len(part.positions) > 1 and self._idempotent:
+            return _halves(part)
+        fault = Fault(error.code, error.message, error.vendor_code)
+        for position in part.positions:
+            self._answer(position, Answer(Status.FAILED, fault, ambiguous=position in part.ambiguous))
+        return []
+
+    def _settle_rows(self, part: _Part, results: Sequence[RowResult]) -> list[_Part]:
+        by_key = {result.key: result for result in results}
+        again = []
+        for position in part.positions:
+            result = by_key.get(self._row(position).key)
+            if result is None:
+                self._answer_unknown(
+                    replace(part, positions=(position,)), "the destination did not answer for this row"
+                )
+            elif _does(result, Action.RETRY) and part.tries + 1 < ROW_ATTEMPTS:
+                again.append(position)
+            elif _does(result, Action.ABORT):
+                self._abort_for(replace(part, positions=(position,)), result)
+            else:
+                self._answer(position, self._answer_of(result, ambiguous=position in part.ambiguous))
+        return [self._later(replace(part, positions=tuple(again)))] if again else []
+
+    def _abort_for(self, part: _Part, result: RowResult) -> None:
+        fault = result.fault
+        if fault is not None:
+            self.abort = DestinationError(fault.message, code=fault.code, vendor_code=fault.vendor_code)
+            self._answer_unsent(part)
+
+    def _answer_of(self, result: RowResult, *, ambiguous: bool) -> Answer:
+        fault = result.fault
+        operation = self._batch.operation
+        if fault is None or (fault.code is ErrorCode.NOT_FOUND and operation is Operation.DELETE):
+            status = Status.UNCONFIRMED if result.unconfirmed else Status.WRITTEN
+            return Answer(status, record_id=result.record_id, ambiguous=ambiguous)
+        if fault.code is ErrorCode.NOT_FOUND and operation is Operation.UPDATE:
+            return Answer(Status.GONE if self._gone_is_failure else Status.MISSING, fault, ambiguous=ambiguous)
+        if operation is Operation.INSERT and ambiguous and fault.code is ErrorCode.CONFLICT:
+            return self._unknown(f"refused as a duplicate after an attempt without answer: {fault.message}")
+        if fault.code is ErrorCode.UNKNOWN_OUTCOME:
+            return self._unknown(fault.message)
+        return Answer(Status.FAILED, _of_row(fault), ambiguous=ambiguous)
+
+    def _later(self, part: _Part) -> _Part:
+        self._writer.traffic.retries += 1
+        self._stop.wait(backoff(part.tries + 1))
+        return replace(part, tries=part.tries + 1)
+
+    def _answer_unsent(self, part: _Part) -> None:
+        """The run ends here: rows that may have been applied are unknown, the others were not sent."""
+        for position in part.positions:
+            if position in part.ambiguous:
+                unknown = Answer(Status.UNKNOWN, ambiguous=True)
+                self._answer(
+                    position, unknown if self._idempotent else self._unknown("the run ended without an answer")
+                )
+
+    def _answer_unknown(self, part: _Part, message: str) -> None:
+        for position in part.positions:
+            self._answer(position, self._unknown(message))
+
+    def _unknown(self, message: str) -> Answer:
+        fault = Fault(ErrorCode.UNKNOWN_OUTCOME, message)
+        return Answer(Status.FAILED, fault, ambiguous=True, held=not self._idempotent)
+
+    def _answer(self, position: int, answer: Answer) -> None:
+        self._answers[position] = answer
+
+    def _row(self, position: int) -> Row:
+        return self._batch.rows[position]
+
+
+def _does(result: RowResult, action: Action) -> bool:
+    return result.fault is not None and ACTIONS[result.fault.code] is action
+
+
+def _of_row(fault: Fault) -> Fault:
+    """A refusal of a batch, seen as the refusal of its only row."""
+    if fault.code is ErrorCode.BATCH_REJECTED:
+        return replace(fault, code=ErrorCode.DESTINATION_VALIDATION)
+    return fault
+
+
+def _halves(part: _Part) -> list[_Part]:
+    middle = len(part.positions) // 2
+    return [
+        replace(part, positions=part.positions[:middle], tries=0),
+        replace(part, positions=part.positions[middle:], tries=0),
+    ]

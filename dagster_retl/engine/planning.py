@@ -1,0 +1,128 @@
+"""From the query to the plan: staging, diff, guards. Nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from dagster_retl.changes.diff import DiffRules, PlanTotals, diff
+from dagster_retl.changes.keys import key_of
+from dagster_retl.changes.snapshot import load_snapshot
+from dagster_retl.connectors.base import AnyConnector
+from dagster_retl.engine.destination import Discovery
+from dagster_retl.engine.guards import contract_guard, plan_guards
+from dagster_retl.engine.plan import Plan, sample, sample_failing
+from dagster_retl.engine.stage import Stage
+from dagster_retl.engine.workspace import Workspace
+from dagster_retl.errors import ConfigurationError, GuardTrippedError
+from dagster_retl.mapping.compile import compile_mapping
+from dagster_retl.model.rows import FieldType, KeyForm
+from dagster_retl.model.runs import Guard, RunOptions
+from dagster_retl.model.sync import Sync
+from dagster_retl.sources.base import Source
+from dagster_retl.store.snapshots import Pointer
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered of a sync: where its snapshot lies, and what the store knows besides."""
+
+    pointer: Pointer
+    generation: Path | None
+    suspects: pa.Table
+    letters: pa.Table
+    silenced: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Makes the plan of one run of one sync."""
+
+    sync: Sync
+    connector: AnyConnector
+    source: Source
+    sql: str
+    options: RunOptions
+    space: Workspace
+
+    @property
+    def rules(self) -> DiffRules:
+        return DiffRules(
+            mode=self.sync.sync_mode,
+            max_attempts=self.sync.max_attempts,
+            complete=not self.options.partial,
+            retry_parked=self.options.full_refresh or bool(self.options.replay),
+            by_key=bool(self.options.keys),
+            limit=self.options.limit,
+        )
+
+    def plan(self, memory: Memory, discovery: Discovery, *, reason: str) -> Plan:
+        """Read everything, decide everything. A tripped guard is in the plan, not raised."""
+        fields, notes = self._stage(memory.pointer)
+        self._remember(memory)
+        totals = diff(self.space.connection, self.rules)
+        warnings = [*notes, *([f"no removals: {totals.removals_held}"] if totals.removals_held else [])]
+        return Plan(
+            totals=totals,
+            batches=0,
+            samples=sample(self.space.connection, fields, self.connector.spec.wire_form),
+            failing=sample_failing(self.space.connection),
+            guards=self._guards(fields, totals, memory.pointer, discovery),
+            warnings=warnings,
+            reason=reason,
+            fields=fields,
+        )
+
+    def _stage(self, pointer: Pointer) -> tuple[tuple[FieldType, ...], Sequence[str]]:
+        with (
+            self.source.read(self.sql) as extract,
+            compile_mapping(self.sync.field_mappings, extract.schema) as mapping,
+        ):
+            form = self.connector.key_form(self.sync.object_name)
+            stage = Stage(mapping.fields, form, pointer.fingerprint_version, self._asked(form))
+            stage.fill(self.space.connection, mapping, extract)
+            return tuple(mapping.fields), extract.notes
+
+    def _asked(self, form: KeyForm) -> list[str]:
+        names = self.sync.key_fields
+        asked = []
+        for values in self.options.keys:
+            key = key_of(values, names, form)
+            if key is None:
+                raise ConfigurationError(
+                    f"{dict(values)} is not a key of sync {self.sync.name!r}",
+                    hint=f"Give a value for each key field: {', '.join(names) or 'this sync has none'}.",
+                )
+            asked.append(key)
+        return asked
+
+    def _remember(self, memory: Memory) -> None:
+        connection = self.space.connection
+        load_snapshot(connection, memory.generation, stale=memory.pointer.stale)
+        for name, table in (("suspects", memory.suspects), ("letters", memory.letters), ("silenced", memory.silenced)):
+            connection.register("incoming", table)
+            connection.execute(
+                f"CREATE OR REPLACE TABLE {name} AS SELECT * REPLACE (fingerprint::UUID AS fingerprint) FROM incoming"
+            )
+            connection.unregister("incoming")
+
+    def _guards(
+        self, fields: tuple[FieldType, ...], totals: PlanTotals, pointer: Pointer, discovery: Discovery
+    ) -> list[GuardTrippedError]:
+        tripped = list(
+            plan_guards(
+                self.sync, totals, self.options, snapshot_rows=pointer.rows, last_source_rows=pointer.source_rows
+            )
+        )
+        if totals.send or totals.removals_sent:
+            contract = contract_guard(self.sync, fields, discovery.fields(self.sync.object_name))
+            tripped = [contract, *tripped] if contract else tripped
+        return [guard for guard in tripped if Guard(guard.guard) not in self.options.overrides]
+
+
+def with_batches(plan: Plan, batches: int) -> Plan:
+    """The plan, once its payload is cut."""
+    return replace(plan, batches=batches)

@@ -1,0 +1,185 @@
+"""The ledger's one writer: a thread that puts many small facts into one durable transaction.
+
+A worker hands over the answers to its last batch together with the intent to send its next one, and
+waits: nothing is sent before its intent is durable, nothing is forgotten before its answer is.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from sqlalchemy import Connection
+
+from dagster_retl.changes.outcomes import Status
+from dagster_retl.engine.answers import Answer, to_outcomes
+from dagster_retl.engine.feed import NumberedBatch
+from dagster_retl.engine.redaction import Redactor
+from dagster_retl.errors import ACTIONS, Action
+from dagster_retl.store.clock import to_text
+from dagster_retl.store.dead_letters import Failure
+from dagster_retl.store.leases import Lease
+from dagster_retl.store.store import Store
+
+GROUP = 64
+"""How many submissions share a transaction at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A batch and what became of its rows."""
+
+    batch: NumberedBatch
+    answers: Sequence[Answer]
+
+
+@dataclass(slots=True)
+class Recorded:
+    """Running totals of what is durable, for progress."""
+
+    written: int = 0
+    unconfirmed: int = 0
+    failed: int = 0
+    deleted: int = 0
+    delete_failed: int = 0
+    opened: int = 0
+    resolved: int = 0
+
+    def count(self, answered: Answered) -> None:
+        written = sum(a.status in (Status.WRITTEN, Status.UNCONFIRMED) for a in answered.answers)
+        failed = sum(a.status in (Status.FAILED, Status.GONE) for a in answered.answers)
+        if answered.batch.removal:
+            self.deleted += written
+            self.delete_failed += failed
+            return
+        self.written += written
+        self.unconfirmed += sum(a.status is Status.UNCONFIRMED for a in answered.answers)
+        self.failed += failed
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    answered: Answered | None
+    starting: int | None
+    done: Future[None] = field(default_factory=Future)
+
+
+class Recorder:
+    """Writes intents, answers and dead letters, fenced by the run's lease."""
+
+    def __init__(self, store: Store, lease: Lease, *, epoch: str, settle: float, redact: Redactor) -> None:
+        self._store = store
+        self._lease = lease
+        self._epoch = epoch
+        self._settle = timedelta(seconds=settle)
+        self._redact = redact
+        self._queue: queue.SimpleQueue[_Submission | None] = queue.SimpleQueue()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="retl-recorder", daemon=True)
+        self.totals = Recorded()
+        self._thread.start()
+
+    def submit(self, answered: Answered | None, starting: int | None) -> None:
+        """Wait until both are durable. Raises `LeaseLostError`, or what the store raises."""
+        if self._failure is not None:
+            raise self._failure
+        submission = _Submission(answered, starting)
+        self._queue.put(submission)
+        submission.done.result()
+
+    def close(self, timeout: float = 60.0) -> None:
+        """Write what is left and end the thread."""
+        self._queue.put(None)
+        self._thread.join(timeout)
+
+    def _work(self) -> None:
+        while (first := self._queue.get()) is not None:
+            group, last = self._group(first)
+            try:
+                self._write(group)
+            except BaseException as error:  # noqa: BLE001 - handed to the workers, who raise it
+                self._fail(group, error)
+            else:
+                self._succeed(group)
+            if last:
+                return
+
+    def _group(self, first: _Submission) -> tuple[list[_Submission], bool]:
+        group = [first]
+        while len(group) < GROUP:
+            try:
+                submission = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if submission is None:
+                return group, True
+            group.append(submission)
+        return group, False
+
+    def _write(self, group: Sequence[_Submission]) -> None:
+        if self._failure is not None:
+            raise self._failure
+        with self._store.fenced(self._lease) as connection:
+            for submission in group:
+                if submission.answered is not None:
+                    self._record(connection, submission.answered)
+            starting = [submission.starting for submission in group if submission.starting is not None]
+            if starting:
+                self._store.ledger.start(connection, self._lease.run_id, self._lease.sync_id, starting)
+
+    def _record(self, connection: Connection, answered: Answered) -> None:
+        batch, lease, letters = answered.batch, self._lease, self._store.dead_letters
+        self._store.ledger.record(connection, lease.run_id, batch.number, to_outcomes(answered.answers).encode())
+        failures = self._failures(answered)
+        if failures:
+            self.totals.opened += letters.fail(connection, lease.sync_id, self._epoch, lease.run_id, failures)
+        for resolution, statuses in _RESOLUTIONS.items():
+            keys = [
+                row.key
+                for row, answer in zip(batch.rows, answered.answers, strict=True)
+                if row.has_letter and answer.status in statuses
+            ]
+            if keys:
+                self.totals.resolved += letters.resolve_keys(
+                    connection, lease.sync_id, self._epoch, keys, resolution, lease.run_id
+                )
+
+    def _failures(self, answered: Answered) -> list[Failure]:
+        held_until = to_text(self._store.now() + self._settle)
+        return [
+            Failure(
+                key=row.key,
+                record_keys=row.record_keys,
+                code=answer.fault.code,
+                vendor_code=answer.fault.vendor_code,
+                message=self._redact(answer.fault.message),
+                operation=answered.batch.operation,
+                fingerprint=row.content,
+                rejection=ACTIONS[answer.fault.code] in (Action.REJECT, Action.SPLIT),
+                held=answer.held,
+                held_until=held_until if answer.held else None,
+            )
+            for row, answer in zip(answered.batch.rows, answered.answers, strict=True)
+            if answer.fault is not None and answer.status in (Status.FAILED, Status.GONE)
+        ]
+
+    def _succeed(self, group: Sequence[_Submission]) -> None:
+        for submission in group:
+            if submission.answered is not None:
+                self.totals.count(submission.answered)
+            submission.done.set_result(None)
+
+    def _fail(self, group: Sequence[_Submission], error: BaseException) -> None:
+        self._failure = error
+        for submission in group:
+            submission.done.set_exception(error)
+
+
+_RESOLUTIONS = {
+    "delivered": (Status.WRITTEN, Status.UNCONFIRMED),
+    "record_missing": (Status.MISSING,),
+}

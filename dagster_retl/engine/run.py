@@ -1,0 +1,445 @@
+"""One run of one sync, from the lease to the commit (PROTOCOL 1).
+
+    lease → recover → account and epoch → extract, map, diff → guards → plan is durable
+          → deliver → fold → commit, release
+
+Whatever goes wrong after the lease, the run is folded and closed before the error is raised; a
+process that dies leaves that to the next run, which does the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from sqlalchemy import Connection
+
+from dagster_retl.changes.diff import failures, forgotten_query, keyless_failures, settled_letters
+from dagster_retl.changes.fingerprint import FINGERPRINT_VERSION
+from dagster_retl.connectors.base import AnyConnector
+from dagster_retl.engine.commit import Books, Closer, Ending, Folded
+from dagster_retl.engine.delivery import Delivery, Target
+from dagster_retl.engine.destination import Discovery
+from dagster_retl.engine.epoch import epoch_of
+from dagster_retl.engine.feed import Feed
+from dagster_retl.engine.guards import account_guard
+from dagster_retl.engine.keeper import LeaseKeeper
+from dagster_retl.engine.payload import Limits, write_manifest, write_payload
+from dagster_retl.engine.plan import Plan, failure_message
+from dagster_retl.engine.planning import Memory, Planner, with_batches
+from dagster_retl.engine.recorder import Recorder
+from dagster_retl.engine.redaction import Redactor
+from dagster_retl.engine.suspicion import suspects_of
+from dagster_retl.engine.workspace import Workspace, workspace
+from dagster_retl.errors import ConfigurationError, ErrorCode, LeaseLostError, RetlError
+from dagster_retl.model.project import EngineSettings
+from dagster_retl.model.rows import Account, Counters, Operation
+from dagster_retl.model.runs import AccountChange, Guard, Run, RunOptions, RunStatus
+from dagster_retl.model.sync import Sync, SyncMode
+from dagster_retl.sources.base import Source
+from dagster_retl.store.dead_letters import Failure
+from dagster_retl.store.leases import Lease
+from dagster_retl.store.snapshots import Pointer
+from dagster_retl.store.state import State, manifest_name
+from dagster_retl.store.store import Store
+
+
+@dataclass(frozen=True)
+class SyncRun:
+    """Everything that one run needs. `stop`: set it to end the run at a batch boundary."""
+
+    run_id: str
+    sync: Sync
+    connector: AnyConnector
+    source: Source
+    sql: str
+    store: Store
+    state: State
+    settings: EngineSettings
+    options: RunOptions = field(default_factory=RunOptions)
+    redact: Redactor = field(default_factory=lambda: Redactor(()))
+    stop: threading.Event = field(default_factory=threading.Event)
+    on_progress: Callable[[Counters], None] = lambda counters: None
+
+    def execute(self) -> Report:
+        """Run to the end. Raises what ended the run, after it was closed in the store."""
+        lease = self.store.leases.acquire(self.sync.id, self.run_id)
+        keeper = LeaseKeeper(self.store, lease)
+        try:
+            with workspace(self.settings) as space:
+                return _Execution(self, lease, keeper, space).execute()
+        except BaseException as error:
+            _close_unplanned(self, lease, error)
+            raise
+        finally:
+            keeper.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did: its record, and the plan it followed."""
+
+    run: Run
+    plan: Plan
+
+
+def preview(run: SyncRun) -> Plan:
+    """The plan of a run that writes nothing, holds no lease and leaves no trace."""
+    store, sync = run.store, run.sync
+    with workspace(run.settings) as space, Discovery(run.connector, run.stop) as discovery:
+        account = discovery.account()
+        pointer, reason = choose_pointer(sync, run.connector, account, store.snapshots.pointer(sync.id), run.options)
+        planner = Planner(sync, run.connector, run.source, run.sql, run.options, space)
+        plan = planner.plan(recall(store, run.state, pointer), discovery, reason=reason)
+    if not store.ledger.unfolded(sync.id):
+        return plan
+    note = "a run was interrupted or is under way: rows that it delivered may be named here once more"
+    return replace(plan, warnings=[*plan.warnings, note])
+
+
+def recall(store: Store, state: State, pointer: Pointer) -> Memory:
+    """What the store knows of a sync. Raises `StateMissingError` when its generation cannot be read."""
+    generation = state.local_path(pointer.generation, pointer.checksum or "") if pointer.generation else None
+    return Memory(
+        pointer=pointer,
+        generation=generation,
+        suspects=store.suspects.table(pointer.sync_id, pointer.epoch),
+        letters=store.dead_letters.open_for_plan(pointer.sync_id, pointer.epoch),
+        silenced=store.dead_letters.silenced(pointer.sync_id, pointer.epoch),
+    )
+
+
+def choose_pointer(
+    sync: Sync, connector: AnyConnector, account: Account, known: Pointer | None, options: RunOptions
+) -> tuple[Pointer, str]:
+    """The snapshot this run works against, and why, in words.
+
+    Raises `GuardTrippedError` when the destination reaches another account, and
+    `ConfigurationError` where an `insert` sync would insert everything again.
+    """
+    epoch = epoch_of(sync, connector, account)
+    blank = Pointer(sync.id, epoch, account.id, account.name, connector.identity(), None, 0, None, FINGERPRINT_VERSION)
+    if known is None:
+        return blank, "first run: the snapshot is empty"
+    if known.epoch == epoch:
+        stale = options.full_refresh or known.stale
+        reason = "full refresh: everything is sent" if stale else "changes since the last run"
+        return replace(known, stale=stale), reason
+    if known.account_id != account.id:
+        return _other_account(sync, connector, account, known, blank, options)
+    if sync.sync_mode is SyncMode.INSERT and known.generation and not options.full_refresh:
+        raise ConfigurationError(
+            f"sync {sync.name!r} inserts, and its object or key changed: it would insert every row again",
+            hint="Run it once with `--full-refresh` if that is what you want.",
+        )
+    return blank, "the object, the key or the kind of writing changed: the snapshot starts empty"
+
+
+def _other_account(
+    sync: Sync, connector: AnyConnector, account: Account, known: Pointer, blank: Pointer, options: RunOptions
+) -> tuple[Pointer, str]:
+    if options.account_change is AccountChange.RESET or Guard.ACCOUNT in options.overrides:
+        return blank, "another account: the snapshot starts empty"
+    same_otherwise = epoch_of(sync, connector, Account(known.account_id, known.account_name)) == known.epoch
+    if options.account_change is AccountChange.KEEP_SNAPSHOT and same_otherwise:
+        return replace(blank, generation=known.generation, rows=known.rows, checksum=known.checksum,
+                       source_rows=known.source_rows), "another account id, the same data"  # fmt: skip
+    raise account_guard(known.account_id, known.account_name, account)
+
+
+class _Execution:
+    """The phases of one run, under its lease."""
+
+    def __init__(self, run: SyncRun, lease: Lease, keeper: LeaseKeeper, space: Workspace) -> None:
+        self._run = run
+        self._lease = lease
+        self._keeper = keeper
+        self._space = space
+        self._closer = Closer(run.store, run.state, lease, space)
+        self._planner = Planner(run.sync, run.connector, run.source, run.sql, run.options, space)
+
+    def execute(self) -> Report:
+        self._start()
+        self._recover()
+        with Discovery(self._run.connector, self._run.stop) as discovery:
+            account = discovery.account()
+            known = self._run.store.snapshots.pointer(self._run.sync.id)
+            pointer, reason = choose_pointer(self._run.sync, self._run.connector, account, known, self._run.options)
+            self._mark_stale(pointer, known)
+            plan = self._planner.plan(recall(self._run.store, self._run.state, pointer), discovery, reason=reason)
+        if plan.guards:
+            raise plan.guards[0]
+        books, plan = self._make_durable(plan, pointer)
+        folded, ending = self._deliver(plan, books, pointer)
+        self._finish(folded, ending)
+        return Report(self._run.store.runs.get(self._run.run_id), plan)
+
+    def _start(self) -> None:
+        run = self._run
+        with run.store.fenced(self._lease) as conn:
+            run.store.runs.start(conn, run.run_id, self._lease.token)
+            if run.options.replay:
+                run.store.dead_letters.mark_replaying(conn, run.options.replay, run.run_id)
+
+    def _recover(self) -> None:
+        """Fold and close what dead runs left, and what people decided meanwhile (PROTOCOL 1, 7)."""
+        store, sync_id = self._run.store, self._run.sync.id
+        running = store.runs.list(sync_id, RunStatus.RUNNING, limit=200)
+        dead = {run.id for run in running if run.id != self._run.run_id} | set(store.ledger.unfolded(sync_id))
+        for run_id in sorted(dead):
+            self._recover_run(run_id)
+        pointer = store.snapshots.pointer(sync_id)
+        if pointer is not None and store.acceptances.table(sync_id, pointer.epoch).num_rows:
+            self._fold_decisions(pointer)
+
+    def _recover_run(self, run_id: str) -> None:
+        store = self._run.store
+        plan = store.runs.plan_of(run_id)
+        pointer = store.snapshots.pointer(self._run.sync.id)
+        ending = self._ending_of_dead(run_id)
+        if plan is None or pointer is None:
+            with store.fenced(self._lease) as conn:
+                self._closer.close(conn, run_id, ending, Counters())
+            return
+        folded = self._closer.fold(run_id, Books.of(plan), pointer)
+        with store.fenced(self._lease) as conn:
+            if run_id == self._run.run_id:
+                self._closer.save(conn, run_id, folded)
+            else:
+                self._closer.commit(conn, run_id, folded, ending)
+
+    def _ending_of_dead(self, run_id: str) -> Ending:
+        """A run that could say why it ended keeps its reason; the others were interrupted."""
+        run = self._run.store.runs.get(run_id)
+        if run.status.ended:
+            return Ending(run.status, run.error_code, run.error_message, run.guard, run.warnings)
+        return Ending(RunStatus.FAILED, ErrorCode.INTERRUPTED, "the process of this run ended before the run did")
+
+    def _fold_decisions(self, pointer: Pointer) -> None:
+        books = Books(
+            pointer.epoch, self._run.sync.sync_mode, None, None, 0.0, holds_unknown=False, counters=Counters()
+        )
+        folded = self._closer.fold(self._run.run_id, books, pointer)
+        with self._run.store.fenced(self._lease) as conn:
+            self._closer.save(conn, self._run.run_id, folded)
+
+    def _mark_stale(self, pointer: Pointer, known: Pointer | None) -> None:
+        """A full refresh that is killed is finished by the next run (PROTOCOL 11)."""
+        if pointer.stale and known is not None and not known.stale:
+            with self._run.store.fenced(self._lease) as conn:
+                self._run.store.snapshots.mark_stale(conn, self._run.sync.id)
+
+    def _make_durable(self, plan: Plan, pointer: Pointer) -> tuple[Books, Plan]:
+        """Manifest, totals and early dead letters, before the first request (PROTOCOL 4)."""
+        run, connection = self._run, self._space.connection
+        connector = run.connector
+        limits = Limits(
+            rows=connector.batch_rows_for(self._planner.rules.operation),
+            removal_rows=connector.batch_rows_for(Operation.DELETE),
+            bytes=max(1, connector.batch_bytes - connector.frame_bytes),
+        )
+        batches = write_payload(connection, tuple(plan.fields), connector.spec.wire_form, limits)
+        stored = None
+        if batches or self._forgets():
+            name = manifest_name(run.store.uuid, run.sync.id, self._lease.token)
+            forgotten = forgotten_query(self._planner.rules)
+            stored = run.state.write(name, lambda path: write_manifest(connection, forgotten, path))
+        books = Books(
+            epoch=pointer.epoch,
+            mode=run.sync.sync_mode,
+            manifest=stored.name if stored else None,
+            checksum=stored.checksum if stored else None,
+            settle=float(connector.config.settle),
+            holds_unknown=run.sync.sync_mode is SyncMode.INSERT
+            and not connector.idempotent(self._planner.rules.operation),
+            counters=planned_counters(plan),
+        )
+        with run.store.fenced(self._lease) as conn:
+            books = self._record_plan(conn, books, pointer)
+        return books, with_batches(plan, batches)
+
+    def _forgets(self) -> bool:
+        query = f"SELECT count(*) FROM ({forgotten_query(self._planner.rules)})"
+        return bool(self._space.connection.execute(query).fetchall()[0][0])
+
+    def _record_plan(self, conn: Connection, books: Books, pointer: Pointer) -> Books:
+        run, letters = self._run, self._run.store.dead_letters
+        sync_id, epoch = run.sync.id, pointer.epoch
+        resolved = letters.resolve_other_epochs(conn, sync_id, epoch)
+        opened = 0
+        for block in failures(self._space.connection):
+            opened += letters.fail(conn, sync_id, epoch, run.run_id, [self._failure(row) for row in block.to_pylist()])
+        if not run.options.keys:
+            found = keyless_failures(self._space.connection)
+            for code in (ErrorCode.MISSING_KEY, ErrorCode.MAPPING_ERROR):
+                count, why = found.get(code, (0, ""))
+                message = run.redact(why or failure_message(code, None, None))
+                opened += letters.keyless(conn, sync_id, epoch, run.run_id, code, rows=count, message=message)
+        for resolution, keys in _grouped(settled_letters(self._space.connection, self._planner.rules)):
+            resolved += letters.resolve_keys(conn, sync_id, epoch, keys, resolution, run.run_id)
+        counters = replace(books.counters, dead_letters_opened=opened, dead_letters_resolved=resolved)
+        books = replace(books, counters=counters)
+        run.store.snapshots.save(conn, pointer)
+        run.store.runs.set_epoch(conn, run.run_id, epoch)
+        run.store.runs.set_plan(conn, run.run_id, books.to_plan())
+        return books
+
+    def _failure(self, row: dict[str, object]) -> Failure:
+        code = ErrorCode(str(row["fate"]))
+        copies = int(str(row["copies"]))
+        error = None if row["error"] is None else str(row["error"])
+        message = failure_message(code, str(row["error_field"]), error, copies=copies)
+        return Failure(
+            key=str(row["key"]),
+            record_keys=str(row["record_keys"]),
+            code=code,
+            message=self._run.redact(message),
+            operation=self._planner.rules.operation,
+            rejection=False,
+            rows=copies,
+        )
+
+    def _deliver(self, plan: Plan, books: Books, pointer: Pointer) -> tuple[Folded, Ending]:
+        run = self._run
+        recorder = Recorder(run.store, self._lease, epoch=pointer.epoch, settle=books.settle, redact=run.redact)
+        delivery = Delivery(
+            target=Target(
+                run.connector,
+                run.sync.object_name,
+                run.sync.key_fields,
+                run.run_id,
+                gone_is_failure=run.sync.on_missing == "fail",
+                watch_refusals=Guard.FAILURES not in run.options.overrides and plan.batches > 1,
+            ),
+            recorder=recorder,
+            keeper=self._keeper,
+            stop=run.stop,
+            on_progress=lambda delivery: self._progress(books, delivery),
+        )
+        try:
+            if plan.batches:
+                delivery.run(self._feed(plan, pointer).batches(), min(run.connector.concurrency, plan.batches))
+            recorder.close()
+        except LeaseLostError:
+            self._suspect(delivery, pointer, books)
+            raise
+        except BaseException as error:
+            recorder.close()
+            self._finish(self._add_up(books, delivery, pointer), self._ending_of(error))
+            raise
+        complete = not run.options.partial
+        ending = Ending(
+            RunStatus.SUCCEEDED, warnings=tuple(plan.warnings), source_rows=plan.totals.read if complete else None
+        )
+        return self._add_up(books, delivery, pointer), ending
+
+    def _feed(self, plan: Plan, pointer: Pointer) -> Feed:
+        run = self._run
+        insert = run.sync.sync_mode is SyncMode.INSERT
+        return Feed(
+            self._space.connection,
+            plan.fields if run.connector.reads_values else (),
+            intent=f"{run.sync.id}-{pointer.epoch}" if insert else f"{run.sync.id}-{pointer.epoch}-{run.run_id}",
+            by_key=insert,
+        )
+
+    def _add_up(self, books: Books, delivery: Delivery, pointer: Pointer) -> Folded:
+        folded = self._closer.fold(self._run.run_id, books, pointer)
+        traffic, totals = delivery.traffic, delivery.recorder.totals
+        counters = replace(
+            folded.counters,
+            retries=traffic.retries,
+            requests=traffic.requests,
+            bytes_sent=traffic.bytes_sent,
+            dead_letters_opened=books.counters.dead_letters_opened + totals.opened,
+            dead_letters_resolved=books.counters.dead_letters_resolved + totals.resolved,
+        )
+        return replace(folded, counters=counters)
+
+    def _finish(self, folded: Folded, ending: Ending) -> None:
+        """The one transaction that ends the run (PROTOCOL 9)."""
+        if not folded.counters.balanced():
+            raise RetlError(f"the books of run {self._run.run_id} do not balance: {folded.counters}")
+        store = self._run.store
+        with store.fenced(self._lease) as conn:
+            self._closer.commit(conn, self._run.run_id, folded, ending)
+            store.leases.release(self._lease, conn)
+        keep = {folded.pointer.generation} if folded.pointer.generation else set()
+        self._run.state.collect(self._run.sync.id, keep, store_uuid=store.uuid)
+
+    def _suspect(self, delivery: Delivery, pointer: Pointer, books: Books) -> None:
+        """A fenced process records no answers, but it says what it sent (PROTOCOL 6)."""
+        store = self._run.store
+        suspects = suspects_of(delivery.sent_unrecorded, store.now(), books.settle)
+        with store.begin() as conn:
+            store.suspects.add(conn, self._run.sync.id, pointer.epoch, suspects)
+
+    def _progress(self, books: Books, delivery: Delivery) -> None:
+        totals = delivery.recorder.totals
+        counters = replace(
+            books.counters,
+            written=totals.written,
+            unconfirmed=totals.unconfirmed,
+            failed=books.counters.failed + totals.failed,
+            deleted=totals.deleted,
+            delete_failed=totals.delete_failed,
+        )
+        self._run.on_progress(counters)
+
+    def _ending_of(self, error: BaseException) -> Ending:
+        return ending_of(error, self._run.redact)
+
+
+def ending_of(error: BaseException, redact: Redactor) -> Ending:
+    """How a run ends that this error ended. What is not an `Exception` is an order to stop."""
+    if isinstance(error, RetlError):
+        status = RunStatus.CANCELLED if error.code is ErrorCode.CANCELLED else RunStatus.FAILED
+        guard = getattr(error, "guard", None)
+        return Ending(status, error.code, redact(str(error)), guard=str(guard) if guard else None)
+    if isinstance(error, Exception):
+        return Ending(RunStatus.FAILED, ErrorCode.INTERNAL, redact(f"{type(error).__name__}: {error}"))
+    return Ending(RunStatus.CANCELLED, ErrorCode.CANCELLED, f"stopped by {type(error).__name__}")
+
+
+def _close_unplanned(run: SyncRun, lease: Lease, error: BaseException) -> None:
+    """Close a run that failed and is still open, and free its lease; its ledger, if any, waits for the next run."""
+    store = run.store
+    try:
+        with store.fenced(lease) as conn:
+            if not store.runs.get(run.run_id, conn=conn).status.ended:
+                ending = ending_of(error, run.redact)
+                store.dead_letters.clear_replaying(conn, run.run_id)
+                plan = store.runs.plan_of(run.run_id)
+                counters = Books.of(plan).nothing_sent() if plan else Counters()
+                store.runs.finish(
+                    conn, run.run_id, ending.status, counters, error_code=ending.error_code,
+                    error_message=ending.error_message, guard=ending.guard,
+                )  # fmt: skip
+            store.leases.release(lease, conn)
+    except LeaseLostError:
+        return  # somebody else owns the sync now, and closes this run
+
+
+def planned_counters(plan: Plan) -> Counters:
+    """What is settled before anything is sent."""
+    totals = plan.totals
+    return Counters(
+        read=totals.read,
+        failed=totals.rows_failed,
+        unchanged=totals.unchanged,
+        skipped=totals.rows_skipped,
+        removed=totals.removed,
+        delete_skipped=totals.removed - totals.removals_sent,
+    )
+
+
+def _grouped(pairs: Iterator[tuple[str, str]], size: int = 500) -> Iterator[tuple[str, list[str]]]:
+    """(key, resolution) pairs as (resolution, keys), a bounded number of keys at a time."""
+    waiting: dict[str, list[str]] = {}
+    for key, resolution in pairs:
+        keys = waiting.setdefault(resolution, [])
+        keys.append(key)
+        if len(keys) >= size:
+            yield resolution, waiting.pop(resolution)
+    yield from waiting.items()

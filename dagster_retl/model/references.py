@@ -1,0 +1,105 @@
+"""What the parts of a project say about one another: names that must exist, names that may exist once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from dagster_retl.model.mistakes import Loc, Mistake, did_you_mean
+from dagster_retl.model.sync import slugify
+
+DEFAULT_WAREHOUSE = "default"
+
+Syncs = Mapping[int, Mapping[str, Any]]
+"""Syncs as plain data, by their place in the project's list."""
+
+
+def broken_references(data: Mapping[str, Any]) -> list[Mistake]:
+    """Duplicate syncs, and names of destinations, warehouses and syncs that do not exist.
+
+    `data` is a project as plain data. What has the wrong shape is passed over: the models say so.
+    """
+    misnamed = [*_misnamed(data, "warehouses", "name"), *_misnamed(data, "destinations", "id")]
+    listed = data.get("syncs")
+    if not isinstance(listed, (list, tuple)):
+        return misnamed
+    syncs = {index: sync for index, sync in enumerate(listed) if isinstance(sync, Mapping)}
+    return [
+        *misnamed,
+        *_duplicates(syncs),
+        *_unknown(syncs, "destination", "destination_id", None, data.get("destinations")),
+        *_unknown(syncs, "warehouse", "warehouse", DEFAULT_WAREHOUSE, data.get("warehouses")),
+        *_unknown_predecessors(syncs),
+        *_foreign(syncs, data.get("project", "default")),
+    ]
+
+
+def slug_of(sync: Mapping[str, Any]) -> str | None:
+    """The slug that a sync says, or that its name stands for."""
+    slug, name = sync.get("slug"), sync.get("name")
+    if isinstance(slug, str) and slug:
+        return slug
+    return slugify(name) if isinstance(name, str) else None
+
+
+def _name_of(sync: Mapping[str, Any]) -> str | None:
+    name = sync.get("name")
+    return name if isinstance(name, str) else None
+
+
+def _duplicates(syncs: Syncs) -> Iterator[Mistake]:
+    same_name = dict(_repeated(syncs, _name_of))
+    for index, first in same_name.items():
+        yield Mistake(("syncs", index, "name"), f"syncs[{first}] has the same name", kind="duplicate")
+    for index, first in _repeated(syncs, slug_of):
+        if index not in same_name:
+            field = "slug" if syncs[index].get("slug") else "name"
+            hint = "A slug is the name in lower case, with `_` for other characters; write another `slug`."
+            yield Mistake(("syncs", index, field), f"syncs[{first}] has the same slug", hint, "duplicate")
+
+
+def _repeated(syncs: Syncs, name_of: Callable[[Mapping[str, Any]], str | None]) -> Iterator[tuple[int, int]]:
+    first: dict[str, int] = {}
+    for index, sync in syncs.items():
+        name = name_of(sync)
+        if name and first.setdefault(name, index) != index:
+            yield index, first[name]
+
+
+def _unknown(syncs: Syncs, kind: str, field: str, default: str | None, known: object) -> Iterator[Mistake]:
+    if not isinstance(known, Mapping):
+        return
+    for index, sync in syncs.items():
+        name = sync.get(field, default)
+        if isinstance(name, str) and name not in known:
+            yield _unknown_name(("syncs", index, field), kind, name, [str(each) for each in known])
+
+
+def _unknown_predecessors(syncs: Syncs) -> Iterator[Mistake]:
+    known = {name for sync in syncs.values() for name in (_name_of(sync), slug_of(sync)) if name}
+    for index, sync in syncs.items():
+        after = sync.get("after")
+        for position, name in enumerate(after if isinstance(after, (list, tuple)) else ()):
+            if isinstance(name, str) and name not in known:
+                yield _unknown_name(("syncs", index, "after", position), "sync", name, known)
+
+
+def _unknown_name(loc: Loc, kind: str, name: str, known: Collection[str]) -> Mistake:
+    hint = did_you_mean(name, known) if known else f"No {kind} is defined."
+    return Mistake(loc, f"there is no {kind} {name!r}", hint, "unknown")
+
+
+def _foreign(syncs: Syncs, project: object) -> Iterator[Mistake]:
+    for index, sync in syncs.items():
+        if sync.get("project", project) != project:
+            message = f"this sync belongs to project {sync['project']!r}, not to {project!r}"
+            yield Mistake(("syncs", index, "project"), message, "Leave `project` out of the sync.", "foreign")
+
+
+def _misnamed(data: Mapping[str, Any], section: str, field: str) -> Iterator[Mistake]:
+    items = data.get(section)
+    for key, item in items.items() if isinstance(items, Mapping) else ():
+        name = item.get(field, key) if isinstance(item, Mapping) else key
+        if name != key:
+            message = f"this is {key!r} by its key, but {name!r} by its `{field}`"
+            yield Mistake((section, key, field), message, f"Leave `{field}` out.", "misnamed")

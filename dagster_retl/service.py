@@ -1,0 +1,420 @@
+"""The use cases: what the command line, Dagster and the REST API can do, in one place.
+
+service = Service.open(Project.load("retl.yaml"))
+report = service.run("crm_accounts")
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import TracebackType
+from typing import Self
+
+from pydantic import ValidationError
+
+from dagster_retl.connectors.base import AnyConnector
+from dagster_retl.connectors.registry import connector_class
+from dagster_retl.engine.destination import Discovery
+from dagster_retl.engine.plan import Plan
+from dagster_retl.engine.redaction import Redactor, secrets_in
+from dagster_retl.engine.run import Report, SyncRun, ending_of, planned_counters, preview
+from dagster_retl.errors import ConfigurationError, RetlError
+from dagster_retl.model.project import Destination, Project, Warehouse
+from dagster_retl.model.rows import Account, Counters, FieldInfo, ObjectInfo
+from dagster_retl.model.runs import DeadLetter, DeadLetterStats, Run, RunOptions, RunStatus
+from dagster_retl.model.sync import Sync
+from dagster_retl.sources.base import Source
+from dagster_retl.sources.open import open_source
+from dagster_retl.sources.query import resolve_query
+from dagster_retl.store.state import State
+from dagster_retl.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class SyncView:
+    """A sync as people see it: its definition, whether it runs, and how it last went."""
+
+    sync: Sync
+    enabled: bool
+    last_run: Run | None
+    open_dead_letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check. `error` is None when all is well; `detail` says what was seen."""
+
+    subject: str
+    detail: str
+    error: RetlError | None = None
+
+
+class Service:
+    """A project with its store and state. Opens both when first used; safe to share between threads."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+
+    @classmethod
+    def open(cls, project: Project) -> Self:
+        """Open the project's store, creating an empty one. Raises `StoreError`."""
+        service = cls(project)
+        service.store.now()
+        return service
+
+    @cached_property
+    def store(self) -> Store:
+        return Store.open(self.project.store_url)
+
+    @cached_property
+    def state(self) -> State:
+        return State.open(self.project.state_url, base=self.project.base)
+
+    def close(self) -> None:
+        if "store" in self.__dict__:
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Syncs
+
+    def syncs(self) -> list[SyncView]:
+        """All syncs of the project, in its order."""
+        enabled = self.store.states.all()
+        return [self._view(sync, enabled.get(sync.id)) for sync in self.project.syncs]
+
+    def sync(self, reference: str) -> SyncView:
+        """A sync by name, slug or id. Raises `NotFoundError`."""
+        sync = self.project.sync(reference)
+        return self._view(sync, self.store.states.enabled(sync.id))
+
+    def is_enabled(self, sync: Sync) -> bool:
+        """What people decided in the store, or else what the file says."""
+        decided = self.store.states.enabled(sync.id)
+        return sync.enabled if decided is None else decided
+
+    def set_enabled(self, reference: str, enabled: bool, *, actor: str) -> SyncView:
+        """Enable or disable a sync's schedule. A running run goes on."""
+        sync = self.project.sync(reference)
+        self.store.states.set_enabled(sync.id, sync.project, sync.slug, enabled, actor)
+        return self.sync(sync.id)
+
+    def _view(self, sync: Sync, decided: bool | None) -> SyncView:
+        runs = self.store.runs.list(sync.id, limit=1)
+        return SyncView(
+            sync=sync,
+            enabled=sync.enabled if decided is None else decided,
+            last_run=runs[0] if runs else None,
+            open_dead_letters=self.store.dead_letters.count_open(sync.id),
+        )
+
+    # Destinations and warehouses
+
+    def connector(self, destination: Destination) -> AnyConnector:
+        """A fresh connector; whoever asks closes it. Raises `ConfigurationError` for settings that are wrong."""
+        kind = connector_class(destination.connector)
+        try:
+            config = kind.Config.model_validate(dict(destination.config), context={"base": self.project.base})
+        except ValidationError as error:
+            raise _bad_settings(destination, error) from None
+        return kind(config)
+
+    def source(self, warehouse: Warehouse) -> Source:
+        """A fresh source; whoever asks closes it."""
+        return open_source(
+            warehouse.url,
+            name=warehouse.name,
+            base=self.project.base,
+            connect_args=warehouse.connect_args,
+            timezone=warehouse.timezone,
+            statement_timeout=warehouse.statement_timeout,
+            query_tag=warehouse.query_tag,
+        )
+
+    @contextmanager
+    def discovery(self, destination_id: str) -> Iterator[Discovery]:
+        """Ask a destination about itself."""
+        connector = self.connector(self.project.destination(destination_id))
+        try:
+            with Discovery(connector) as discovery:
+                yield discovery
+        finally:
+            connector.close()
+
+    def account(self, destination_id: str) -> Account:
+        """Whom a destination's credentials reach. Raises `DestinationError`."""
+        with self.discovery(destination_id) as discovery:
+            return discovery.account()
+
+    def objects(self, destination_id: str, search: str | None = None) -> list[ObjectInfo]:
+        """The objects of a destination; `search` filters label and name, ignoring case."""
+        with self.discovery(destination_id) as discovery:
+            found = discovery.objects()
+        wanted = (search or "").lower()
+        return [info for info in found if wanted in info.api_name.lower() or wanted in info.label.lower()]
+
+    def fields(self, destination_id: str, object_name: str) -> list[FieldInfo]:
+        """The fields of an object."""
+        with self.discovery(destination_id) as discovery:
+            return discovery.fields(object_name)
+
+    def check(self, destination_id: str | None = None, *, offline: bool = False) -> Iterator[Finding]:
+        """Check the syncs' definitions and, unless `offline`, every warehouse and destination they use."""
+        if destination_id is not None:
+            yield self._check_destination(self.project.destination(destination_id), offline=offline)
+            return
+        if not offline:
+            for warehouse in self.project.warehouses.values():
+                yield self._check_warehouse(warehouse)
+        for destination in self.project.destinations.values():
+            yield self._check_destination(destination, offline=offline)
+        for sync in self.project.syncs:
+            yield self._check_sync(sync)
+
+    def _check_warehouse(self, warehouse: Warehouse) -> Finding:
+        subject = f"warehouse {warehouse.name}"
+        try:
+            with self.source(warehouse) as source:
+                source.check()
+        except RetlError as error:
+            return Finding(subject, error.message, error)
+        return Finding(subject, f"reached {warehouse.display_url}")
+
+    def _check_destination(self, destination: Destination, *, offline: bool) -> Finding:
+        subject = f"destination {destination.id}"
+        try:
+            if offline:
+                self.connector(destination).close()
+                return Finding(subject, f"{destination.connector}: settings are complete")
+            account = self.account(destination.id)
+        except RetlError as error:
+            return Finding(subject, error.message, error)
+        return Finding(subject, f"{destination.connector}: reached {account.name}")
+
+    def _check_sync(self, sync: Sync) -> Finding:
+        subject = f"sync {sync.slug}"
+        try:
+            self.validate(sync)
+        except RetlError as error:
+            return Finding(subject, error.message, error)
+        return Finding(subject, f"{sync.sync_mode} into {sync.destination_id}.{sync.object_name}")
+
+    def validate(self, sync: Sync) -> None:
+        """What can be said of a sync without asking anybody. Raises `ConfigurationError`."""
+        connector = self.connector(self.project.destination(sync.destination_id))
+        try:
+            self._check_mode(sync, connector)
+        finally:
+            connector.close()
+        with self.source(self.project.warehouse(sync.warehouse)) as source:
+            resolve_query(sync.source_query, dialect=source.dialect, base=self.project.base)
+
+    def _check_mode(self, sync: Sync, connector: AnyConnector) -> None:
+        reason = connector.supports(sync.sync_mode)
+        if reason is not None:
+            raise ConfigurationError(
+                f"sync {sync.name!r}: {reason}",
+                hint=f"Connector {connector.spec.name!r} knows: {', '.join(sorted(connector.spec.modes))}.",
+            )
+
+    # Runs
+
+    def plan(self, reference: str, options: RunOptions | None = None) -> Plan:
+        """What a run would write. Writes nothing, leaves no trace."""
+        with self._prepared(self.project.sync(reference), options or RunOptions(), "") as run:
+            return preview(run)
+
+    def queue(self, reference: str, options: RunOptions | None = None, *, trigger: str = "manual") -> Run:
+        """Register a run before it is launched."""
+        sync = self.project.sync(reference)
+        return self.store.runs.create(sync.id, sync.slug, self._effective(options), trigger=trigger)
+
+    def run(
+        self,
+        reference: str,
+        options: RunOptions | None = None,
+        *,
+        run_id: str | None = None,
+        trigger: str = "manual",
+        dagster_run_id: str | None = None,
+        dagster_step: str | None = None,
+        stop: threading.Event | None = None,
+        on_progress: Callable[[Counters], None] | None = None,
+    ) -> Report:
+        """Run a sync to its end. Raises what ended it early, once that is in the store.
+
+        run_id: a queued run to execute; a step that Dagster retries goes on with its own run.
+        """
+        sync = self.project.sync(reference)
+        chosen = self._effective(options)
+        run = self._registered(sync, chosen, run_id, trigger, dagster_run_id, dagster_step)
+        try:
+            with self._prepared(sync, chosen, run.id) as prepared:
+                live = replace(
+                    prepared, stop=stop or threading.Event(), on_progress=on_progress or (lambda counters: None)
+                )
+                return self._dry_run(live) if chosen.dry_run else live.execute()
+        except BaseException as error:
+            self._close_unstarted(run.id, error)
+            raise
+
+    def run_of(self, run_id: str) -> Run:
+        """A run. Raises `NotFoundError`."""
+        return self.store.runs.get(run_id)
+
+    def runs(self, reference: str | None = None, status: RunStatus | None = None, *, limit: int = 50) -> list[Run]:
+        """Runs, newest first."""
+        sync_id = self.project.sync(reference).id if reference else None
+        return self.store.runs.list(sync_id, status, limit=limit)
+
+    def _effective(self, options: RunOptions | None) -> RunOptions:
+        """With `writes: off`, every run is a plan."""
+        chosen = options or RunOptions()
+        return chosen if self.project.writes else replace(chosen, dry_run=True)
+
+    def _registered(
+        self,
+        sync: Sync,
+        options: RunOptions,
+        run_id: str | None,
+        trigger: str,
+        dagster_run_id: str | None,
+        dagster_step: str | None,
+    ) -> Run:
+        if run_id is not None:
+            if dagster_run_id is not None:
+                self.store.runs.link_dagster(run_id, dagster_run_id, dagster_step)
+            return self.store.runs.get(run_id)
+        earlier = self.store.runs.find(dagster_run_id, dagster_step) if dagster_run_id else None
+        return earlier or self.store.runs.create(
+            sync.id,
+            sync.slug,
+            options,
+            trigger=trigger,
+            dagster_run_id=dagster_run_id,
+            dagster_step=dagster_step,
+        )
+
+    @contextmanager
+    def _prepared(self, sync: Sync, options: RunOptions, run_id: str) -> Iterator[SyncRun]:
+        destination = self.project.destination(sync.destination_id)
+        warehouse = self.project.warehouse(sync.warehouse)
+        connector = self.connector(destination)
+        try:
+            self._check_mode(sync, connector)
+            with self.source(warehouse) as source:
+                query = resolve_query(sync.source_query, dialect=source.dialect, base=self.project.base)
+                secrets = secrets_in(connector.config) | secrets_in(warehouse.url) | secrets_in(warehouse.connect_args)
+                yield SyncRun(
+                    run_id=run_id,
+                    sync=sync,
+                    connector=connector,
+                    source=source,
+                    sql=query.sql,
+                    store=self.store,
+                    state=self.state,
+                    settings=self.project.engine,
+                    options=options,
+                    redact=Redactor(secrets | secrets_in(self.project.store_url)),
+                )
+        finally:
+            connector.close()
+
+    def _dry_run(self, run: SyncRun) -> Report:
+        plan = preview(run)
+        counters = planned_counters(plan)
+        counters = replace(counters, skipped=counters.skipped + plan.totals.send, delete_skipped=plan.totals.removed)
+        warnings = [*plan.warnings, *(f"a run would be stopped: {guard.message}" for guard in plan.guards)]
+        with self.store.begin() as conn:
+            self.store.runs.start(conn, run.run_id, token=0)
+            self.store.runs.finish(conn, run.run_id, RunStatus.SUCCEEDED, counters, warnings=warnings)
+        return Report(self.store.runs.get(run.run_id), plan)
+
+    def _close_unstarted(self, run_id: str, error: BaseException) -> None:
+        """A run that never got its lease (or its connector, or its source) is closed here."""
+        run = self.store.runs.get(run_id)
+        if run.status is not RunStatus.QUEUED:
+            return
+        ending = ending_of(error, Redactor(()))
+        with self.store.begin() as conn:
+            self.store.runs.finish(
+                conn,
+                run_id,
+                ending.status,
+                Counters(),
+                error_code=ending.error_code,
+                error_message=ending.error_message,
+                guard=ending.guard,
+            )
+
+    # Dead letters
+
+    def dead_letters(
+        self,
+        reference: str | None = None,
+        *,
+        resolved: bool = False,
+        run_id: str | None = None,
+        error_code: str | None = None,
+        limit: int = 50,
+    ) -> list[DeadLetter]:
+        """Dead letters, newest first."""
+        sync_id = self.project.sync(reference).id if reference else None
+        return self.store.dead_letters.list(
+            sync_id, resolved=resolved, run_id=run_id, error_code=error_code, limit=limit
+        )
+
+    def dead_letter(self, entry_id: str) -> DeadLetter:
+        """One dead letter. Raises `NotFoundError`."""
+        return self.store.dead_letters.get(entry_id)
+
+    def dead_letter_stats(self, reference: str | None = None) -> DeadLetterStats:
+        """Open and resolved dead letters, and why the open ones failed."""
+        return self.store.dead_letters.stats(self.project.sync(reference).id if reference else None)
+
+    def resolve(self, entry_ids: Sequence[str], resolution: str, *, actor: str) -> list[str]:
+        """Close dead letters; returns the ids that were open. See `store.dead_letters` for what a resolution does."""
+        return self.store.dead_letters.resolve(entry_ids, resolution, actor)
+
+    def replays(self, entry_ids: Sequence[str]) -> Mapping[str, RunOptions]:
+        """What to run to send these dead letters again: options by sync id.
+
+        A replay reads the rows from the warehouse by key and writes what is true now. Rows that
+        have no key of their own are found by an ordinary run.
+        """
+        entries = [self.dead_letter(entry_id) for entry_id in entry_ids]
+        resolved = [entry.id for entry in entries if entry.resolved]
+        if resolved:
+            raise ConfigurationError(f"{', '.join(resolved)} cannot be replayed: it is resolved already")
+        grouped: dict[str, list[DeadLetter]] = {}
+        for entry in entries:
+            grouped.setdefault(entry.sync_id, []).append(entry)
+        return {sync_id: _replay(letters) for sync_id, letters in grouped.items()}
+
+
+def _replay(letters: Sequence[DeadLetter]) -> RunOptions:
+    ids = tuple(letter.id for letter in letters)
+    if all(letter.record_keys for letter in letters):
+        return RunOptions(replay=ids, keys=tuple(letter.record_keys for letter in letters))
+    return RunOptions(replay=ids)
+
+
+def _bad_settings(destination: Destination, error: ValidationError) -> ConfigurationError:
+    problems = "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'config'}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_url=False, include_context=False)
+    )
+    return ConfigurationError(
+        f"destination {destination.id!r} ({destination.connector}): {problems}",
+        hint=f"`retl connectors {destination.connector}` lists its settings.",
+    )

@@ -1,0 +1,196 @@
+"""The database behind the store: SQLite or Postgres, its connections, transactions and clock.
+
+SQLite: one file in WAL mode, `synchronous=FULL` (a commit survives a power cut), a patient busy
+timeout, `BEGIN IMMEDIATE` for writes, so that a writer waits at its start and never fails in the
+middle. Postgres: everything in the schema `retl` of the database that the URL names.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from dagster_retl.errors import ConfigurationError, ErrorCode, StoreError
+from dagster_retl.store.clock import from_text
+
+SCHEMA = "retl"
+"""The store's own schema on Postgres."""
+
+_BUSY_TIMEOUT = 60.0  # seconds that a SQLite connection waits for another one's write
+_IDLE_TRANSACTION_TIMEOUT = 60_000  # milliseconds; see `_prepare_postgres`
+_BEGIN = "retl_begin"
+_EXAMPLES = "Write sqlite:///path/to/retl.db or postgresql://user:password@host/database."
+
+# A database that has gone without a word is noticed within half a minute (libpq's defaults: hours).
+# https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES
+_KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+
+_POSTGRES_CLOCK = text("""SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""")
+
+
+class Database:
+    """Connections to the store's database, safe to share between threads.
+
+    Raises `ConfigurationError` for a URL that no store can have, `StoreError` for a database that
+    cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _parse(url)
+        self.display = self.url.set(query={}).render_as_string(hide_password=True)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = _sqlite_engine(self.url) if self.sqlite else _postgres_engine(self.url)
+        self._writer = self.engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+
+    def begin(self) -> AbstractContextManager[Connection]:
+        """A write transaction: committed at the end of the block, rolled back when it raises."""
+        return self._writer.begin()
+
+    def read(self) -> AbstractContextManager[Connection]:
+        """A connection for reading: on SQLite, one consistent view that blocks nobody."""
+        return self.engine.connect()
+
+    def writing(self, conn: Connection | None) -> AbstractContextManager[Connection]:
+        """The caller's transaction, or one of its own."""
+        return self.begin() if conn is None else nullcontext(conn)
+
+    def reading(self, conn: Connection | None) -> AbstractContextManager[Connection]:
+        """The caller's transaction, or a connection of its own."""
+        return self.read() if conn is None else nullcontext(conn)
+
+    def now(self, conn: Connection | None = None) -> datetime:
+        """The store's clock in UTC: the server's on Postgres, the host's on SQLite."""
+        if self.sqlite:
+            return datetime.now(UTC)
+        with self.reading(conn) as reader:
+            return from_text(str(reader.scalar(_POSTGRES_CLOCK)))
+
+    @contextmanager
+    def reachable(self) -> Iterator[None]:
+        """Turn what the driver says about a database that cannot be used into a `StoreError`."""
+        try:
+            yield
+        except DBAPIError as error:
+            raise StoreError(
+                f"the store {self.display} cannot be used: {error.orig}",
+                hint="Check that the database is running and that its user may connect and create a schema."
+                if not self.sqlite
+                else "Check that the file is a SQLite database and that its folder is writable.",
+                code=ErrorCode.INTERNAL,
+            ) from error
+
+    def prepare(self) -> None:
+        """Create what the database needs before it has tables: on SQLite, the folder and WAL mode."""
+        if self.sqlite:
+            _create_folder(Path(str(self.url.database)))
+            with self.reachable(), self.engine.connect() as conn:
+                _use_wal(conn.connection.dbapi_connection)
+
+    def close(self) -> None:
+        """Close the pooled connections; connections in use are closed when they come back."""
+        self.engine.dispose()
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # the driver's message may quote the URL, password included
+        raise ConfigurationError("the URL of the store cannot be read", hint=_EXAMPLES) from None
+    if parsed.drivername == "postgres" or parsed.get_backend_name() == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise ConfigurationError(f"a store cannot be kept in {parsed.drivername!r}", hint=_EXAMPLES)
+    if parsed.database in (None, "", ":memory:") or str(parsed.database).startswith("file:"):
+        raise ConfigurationError(
+            "the store needs a file: several processes share it, which an in-memory database cannot do", hint=_EXAMPLES
+        )
+    return parsed
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver must not open transactions by itself (it would do so late, and deferred):
+    # https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#pysqlite-serializable
+    connection.isolation_level = None
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _begin_sqlite(conn: Connection) -> None:
+    conn.exec_driver_sql(conn.get_execution_options().get(_BEGIN, "BEGIN"))
+
+
+def _create_folder(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the store's folder {file.parent} cannot be created: {error.strerror}",
+            hint="Choose another `store` in retl.yaml, or make the folder writable.",
+        ) from error
+
+
+def _use_wal(connection: Any) -> None:
+    """Switch the file to write-ahead logging, once; it stays so.
+
+    The switch needs the file for itself for a moment and does not use the busy timeout, so that
+    several processes that create one store have to try again.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT
+    while True:
+        try:
+            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise StoreError(
+                    f"the store's file cannot be opened for writing: {error}",
+                    hint="Check that the file and its folder are writable, and the disk is not full.",
+                    code=ErrorCode.INTERNAL,
+                ) from error
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+            continue
+        if mode != "wal":
+            raise StoreError(
+                f"the store's file system cannot do write-ahead logging (SQLite answered {mode!r})",
+                hint="Keep the store on a local disk, or use Postgres.",
+                code=ErrorCode.CONFIGURATION,
+            )
+        return
+
+
+def _postgres_engine(url: URL) -> Engine:
+    settings = {name: value for name, value in _KEEPALIVE.items() if name not in url.query}
+    try:
+        engine = create_engine(url, pool_pre_ping=True, connect_args=settings)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "a store on Postgres needs psycopg, which is not installed",
+            hint="Install it with: pip install 'dagster-retl[postgres]'",
+        ) from error
+    event.listen(engine, "connect", _prepare_postgres, insert=True)
+    return engine
+
+
+def _prepare_postgres(connection: Any, _record: object) -> None:
+    connection.autocommit = True
+    connection.execute(f"SET search_path TO {SCHEMA}")
+    # A process that is paused inside a transaction would keep its lease's row locked for as long
+    # as it sleeps; the server ends the transaction, so that the next run can take over.
+    connection.execute(f"SET idle_in_transaction_session_timeout TO {_IDLE_TRANSACTION_TIMEOUT}")
+    connection.autocommit = False

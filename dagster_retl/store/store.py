@@ -1,0 +1,111 @@
+"""The store: the truth about leases, runs, what was sent, what was answered and what failed."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Connection, Engine
+
+from dagster_retl.store.acceptances import Acceptances
+from dagster_retl.store.audit import Audit
+from dagster_retl.store.database import Database
+from dagster_retl.store.dead_letters import DeadLetters
+from dagster_retl.store.leases import Lease, Leases
+from dagster_retl.store.ledger import Ledger
+from dagster_retl.store.migrate import ensure_schema, revision, store_uuid
+from dagster_retl.store.notices import Notices
+from dagster_retl.store.runs import Runs
+from dagster_retl.store.snapshots import Snapshots
+from dagster_retl.store.states import SyncStates
+from dagster_retl.store.suspects import Suspects
+
+
+class Store:
+    """An open store, safe to share between threads; processes open their own.
+
+    uuid: the store's own name, part of every generation's name. url_display: its URL without
+    password and parameters.
+    """
+
+    def __init__(self, database: Database, uuid: str) -> None:
+        self._db = database
+        self.uuid = uuid
+        self.url_display = database.display
+        self.audit = Audit(database)
+        self.leases = Leases(database)
+        self.runs = Runs(database)
+        self.ledger = Ledger(database)
+        self.dead_letters = DeadLetters(database, self.audit)
+        self.suspects = Suspects(database)
+        self.acceptances = Acceptances(database)
+        self.snapshots = Snapshots(database)
+        self.states = SyncStates(database, self.audit)
+        self.notices = Notices(database)
+        # Drivers complain about connections that nobody closed: whoever forgets close() has it done.
+        self._finalizer = weakref.finalize(self, database.close)
+
+    @classmethod
+    def open(cls, url: str, *, upgrade: bool | None = None) -> Store:
+        """Open the store at a SQLAlchemy URL (`sqlite:///path`, `postgresql://…`), creating an empty one.
+
+        upgrade: what to do about an older store; None: upgrade SQLite, refuse Postgres. Raises
+        `ConfigurationError` for a URL that cannot be a store's, `StoreError` for a store that is
+        older, newer or cannot be reached.
+        """
+        database = Database(url)
+        try:
+            database.prepare()
+            with database.reachable():
+                ensure_schema(database, upgrade=upgrade)
+                with database.read() as conn:
+                    return cls(database, store_uuid(conn))
+        except BaseException:
+            database.close()
+            raise
+
+    @property
+    def engine(self) -> Engine:
+        """For reading; writes go through `begin` and `fenced`."""
+        return self._db.engine
+
+    def upgrade(self) -> str:
+        """Bring the tables to this version's revision and return it."""
+        ensure_schema(self._db, upgrade=True)
+        return self.revision()
+
+    def revision(self) -> str:
+        """The revision of the store's tables."""
+        with self._db.read() as conn:
+            return str(revision(conn))
+
+    def now(self, conn: Connection | None = None) -> datetime:
+        """The store's clock, UTC: the server's on Postgres, the host's on SQLite."""
+        return self._db.now(conn)
+
+    def begin(self) -> AbstractContextManager[Connection]:
+        """A write transaction: committed at the end of the block, rolled back when it raises."""
+        return self._db.begin()
+
+    @contextmanager
+    def fenced(self, lease: Lease) -> Iterator[Connection]:
+        """A write transaction of the holder of a lease. Raises `LeaseLostError` before anything is written."""
+        with self._db.begin() as conn:
+            self.leases.fence(conn, lease)
+            yield conn
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

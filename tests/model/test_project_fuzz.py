@@ -1,0 +1,126 @@
+"""Whatever a file holds, reading it gives a Project or a `ProjectFileError`, never anything else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dagster_retl.model.model_errors import written_settings
+from dagster_retl.model.problems import ProjectFileError
+from dagster_retl.model.project import AlertRule, DeadLetterThresholds, Destination, EngineSettings, Project, Warehouse
+from dagster_retl.model.sync import FieldMapping, Guards, Schedule, Sync
+
+ENVIRON = {"A": "s3cr3t-of-A", "B": ""}
+
+MODELS = (
+    Project,
+    Warehouse,
+    Destination,
+    AlertRule,
+    DeadLetterThresholds,
+    EngineSettings,
+    Sync,
+    FieldMapping,
+    Schedule,
+)
+KEYS = sorted({name for model in (*MODELS, Guards) for name in written_settings(model)} | {"default", "x", "<<", ""})
+WORDS = ["on", "off", "10%", "24h", "300MB", "cron", "0 * * * *", "upsert", "one", "default", "snapshot", "UTC", "null"]
+WORDS += ["duckdb:///x", "sqlite:///x", "http", "${A}", "${B:-x}", "${NOPE}", "${", "stale", "dbt:x", "x", "1" * 5000]
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(WORDS)
+    | st.text(max_size=5)
+)  # fmt: skip
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def shaped(model: type[Any], **known: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Mappings with the model's own keys, mostly, and any values: wrong in ways that people are wrong."""
+    optional = {name: known.get(name, values) for name in written_settings(model)}
+    return st.fixed_dictionaries({}, optional=optional) | values
+
+
+syncs = shaped(
+    Sync,
+    name=st.sampled_from(["one", "two", ""]) | values,
+    field_mappings=st.lists(shaped(FieldMapping), max_size=3)
+    | st.dictionaries(st.sampled_from("AB"), shaped(FieldMapping), max_size=2),
+    schedule=shaped(Schedule),
+    guards=shaped(Guards),
+    destination_id=st.just("d") | values,
+)
+documents = shaped(
+    Project,
+    version=st.just(1) | values,
+    warehouses=st.dictionaries(st.sampled_from(["default", "w"]), shaped(Warehouse), max_size=2) | values,
+    destinations=st.dictionaries(st.sampled_from(["d", "e"]), shaped(Destination), max_size=2) | values,
+    syncs=st.lists(syncs, max_size=3) | values,
+    defaults=shaped(Sync),
+    include=st.lists(st.sampled_from(["*.yaml", "none", "**", "a**", "[", "", ".", "${A}"]), max_size=2) | st.none(),
+    alerts=st.lists(shaped(AlertRule, dead_letters=shaped(DeadLetterThresholds)), max_size=2) | values,
+    engine=shaped(EngineSettings),
+)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / "retl.yaml"
+
+
+def read(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    error = failure(file)
+    if error is not None:
+        assert error.problems
+        assert all(problem.message for problem in error.problems)
+        assert "s3cr3t-of-A" not in str(error)
+
+
+def failure(file: Path) -> ProjectFileError | None:
+    try:
+        Project.load(file, environ=ENVIRON)
+    except ProjectFileError as error:
+        return error
+    return None
+
+
+quick = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+@quick
+@given(document=documents)
+def test_documents_of_any_shape(file: Path, document: Any) -> None:
+    read(file, json.dumps(document).encode("utf-8", "surrogatepass"))
+
+
+PIECES = (
+    "syncs|a|:|: |\n|\n  |- |[|]|{|}|, |&a |*a|!!int |!x |<<|? |>-|'|\"|\\|#|%YAML 1.1\n---\n|---\n|...\n|\t|~|1_0|-_"
+)
+pieces = st.sampled_from([*PIECES.split("|"), "|", ".nan", "!!float ", "0b", "2020-01-01"])
+
+
+@quick
+@given(text=st.lists(pieces | st.text(max_size=2), max_size=14).map("".join))
+def test_text_of_any_kind(file: Path, text: str) -> None:
+    read(file, text.encode("utf-8", "surrogatepass"))
+
+
+@quick
+@given(content=st.binary(max_size=30))
+def test_bytes_of_any_kind(file: Path, content: bytes) -> None:
+    read(file, content)

@@ -1,0 +1,190 @@
+"""Opening a store: creation, versions, what is refused, and how a SQLite store is set up."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from dagster_retl.errors import ConfigurationError, StoreError
+from dagster_retl.store import migrations
+from dagster_retl.store.database import Database
+from dagster_retl.store.migrate import SCRIPTS, VERSION_TABLE, ensure_schema
+from dagster_retl.store.schema import metadata
+from dagster_retl.store.store import Store
+
+NEXT_REVISION = """
+import sqlalchemy as sa
+from alembic import op
+revision = "0002"
+down_revision = "0001"
+def upgrade():
+    op.add_column("notices", sa.Column("channel", sa.Text()))
+"""
+
+
+@pytest.fixture
+def next_scripts(tmp_path: Path) -> str:
+    """The migrations of a later version."""
+    folder = tmp_path / "next"
+    shutil.copytree(Path(migrations.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "v0002_next.py").write_text(NEXT_REVISION)
+    return str(folder)
+
+
+def bring_up(url: str, scripts: str, *, upgrade: bool | None = None) -> None:
+    database = Database(url)
+    try:
+        ensure_schema(database, upgrade=upgrade, scripts=scripts)
+    finally:
+        database.close()
+
+
+def test_a_store_is_created_on_first_use_and_keeps_its_name(store_url: str) -> None:
+    with Store.open(store_url) as first:
+        uuid = first.uuid
+        assert first.revision() == "0001"
+    with Store.open(store_url) as second:
+        assert second.uuid == uuid
+        assert len(uuid) == 32
+
+
+def test_migrations_make_the_declared_tables(store: Store) -> None:
+    with store.engine.connect() as conn:
+        context = MigrationContext.configure(conn, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, metadata) == []
+        declared = {index.name for table in metadata.tables.values() for index in table.indexes}
+        made = {index["name"] for name in metadata.tables for index in inspect(conn).get_indexes(name)}
+    assert made == declared
+
+
+def test_everything_on_postgres_is_in_its_own_schema(postgres_url: str) -> None:
+    with Store.open(postgres_url) as store, store.engine.connect() as conn:
+        schemas = conn.scalars(
+            text(
+                "SELECT DISTINCT schemaname FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+            )
+        )
+        assert list(schemas) == ["retl"]
+
+
+OPEN_SCRIPT = "import sys; from dagster_retl.store.store import Store; print(Store.open(sys.argv[1]).uuid)"
+
+
+def test_six_processes_create_one_store(store_url: str) -> None:
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", OPEN_SCRIPT, store_url]
+    openers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    answers = [opener.communicate(timeout=60) for opener in openers]
+    # Standard error would hold a failed start, and any connection that nobody closed.
+    assert [errors for _, errors in answers] == [""] * 6
+    assert [opener.returncode for opener in openers] == [0] * 6
+    assert len({uuid for uuid, _ in answers}) == 1
+
+
+def test_a_newer_store_is_refused_with_both_revisions(store_url: str, next_scripts: str) -> None:
+    Store.open(store_url).close()
+    bring_up(store_url, next_scripts, upgrade=True)
+    with pytest.raises(StoreError, match=r"revision 0002.*newer.*0001"):
+        Store.open(store_url)
+    with pytest.raises(StoreError, match="newer"):
+        Store.open(store_url, upgrade=True)
+
+
+def test_an_older_store_is_upgraded_on_sqlite_and_refused_on_postgres(
+    store: Store, store_url: str, next_scripts: str
+) -> None:
+    if store_url.startswith("sqlite"):
+        with pytest.raises(StoreError, match="retl db upgrade"):
+            bring_up(store_url, next_scripts, upgrade=False)
+    else:
+        with pytest.raises(StoreError, match="retl db upgrade"):
+            bring_up(store_url, next_scripts)
+    store.notices.put("kept", "open")
+    bring_up(store_url, next_scripts, upgrade=None if store_url.startswith("sqlite") else True)
+    assert store.revision() == "0002"
+    assert store.notices.get("kept") is not None  # the older code goes on with the newer tables
+
+
+def test_an_upgrade_that_fails_changes_nothing(store: Store, store_url: str, next_scripts: str) -> None:
+    broken = Path(next_scripts) / "versions" / "v0002_next.py"
+    broken.write_text(NEXT_REVISION + '    op.execute("INSERT INTO no_such_table VALUES (1)")\n')
+    with pytest.raises(Exception, match="no_such_table"):
+        bring_up(store_url, next_scripts, upgrade=True)
+    with store.engine.connect() as conn:
+        assert "channel" not in {column["name"] for column in inspect(conn).get_columns("notices")}
+    assert store.revision() == "0001"
+
+
+def test_upgrade_of_a_current_store_is_harmless(store: Store) -> None:
+    assert store.upgrade() == "0001"
+
+
+def test_migrations_are_found_from_the_installed_package() -> None:
+    assert SCRIPTS == "dagster_retl.store:migrations"
+    assert (Path(migrations.__file__).parent / "env.py").exists()
+
+
+def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "other.db"
+    connection = sqlite3.connect(file)
+    connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+    connection.close()
+    with pytest.raises(StoreError, match="belongs to another program"):
+        Store.open(f"sqlite:///{file}")
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "notes.db"
+    file.write_text("these are notes, and not a database " * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        Store.open(f"sqlite:///{file}")
+
+
+def test_the_store_s_folder_must_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="cannot be created"):
+        Store.open(f"sqlite:///{tmp_path / 'file' / 'folder' / 'retl.db'}")
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://u:hunter2@h/d", "hunter2", "a:b:hunter2"])
+def test_urls_that_no_store_can_have(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Store.open(url)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.hint
+
+
+def test_an_unreachable_server_is_named_without_its_password() -> None:
+    with pytest.raises(StoreError, match=r"someone:\*\*\*@127\.0\.0\.1:1/db cannot be used") as caught:
+        Store.open("postgresql://someone:hunter2@127.0.0.1:1/db?sslkey=hunter2")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_sqlite_is_durable_and_patient(tmp_path: Path) -> None:
+    with Store.open(f"sqlite:///{tmp_path / 'retl.db'}") as store, store.begin() as conn:
+        settings = {
+            name: conn.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 60_000}
+
+
+def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), store.begin() as conn:
+        store.audit.add(conn, "somebody", "test", "x")
+        1 / 0  # noqa: B018 - the failure
+    assert store.audit.list() == []
+
+
+def test_readers_are_not_held_up_by_a_writer(store: Store) -> None:
+    with store.begin() as conn:
+        store.audit.add(conn, "somebody", "test", "x")
+        assert store.audit.list() == []
+    assert [entry.subject for _, entry in store.audit.list()] == ["x"]
