@@ -46,8 +46,8 @@ class HttpConnector(Connector):
 
     def __init__(self, config: HttpConfig) -> None:
         super().__init__(config)
-        self._auth = build_auth(config.auth)
         self._guard = AddressGuard()
+        self._auth = build_auth(config.auth, self.allow)
         self._requests = RequestBuilder(config, self.spec)
         self._redactor = Redactor(self._secrets)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from urllib.parse import quote_plus
 
 import httpx
@@ -43,12 +43,14 @@ class ClientCredentialsAuth(httpx.Auth):
     """A bearer token by OAuth 2.0 client credentials, shared by all threads.
 
     One thread fetches it while the others wait; a 401 makes for one new token and one more try.
+    allow: raises for a token address that must not be contacted.
     """
 
     requires_response_body = True
 
-    def __init__(self, settings: OAuth2Auth) -> None:
+    def __init__(self, settings: OAuth2Auth, allow: Callable[[httpx.URL], None]) -> None:
         self._settings = settings
+        self._allow = allow
         self._lock = threading.Lock()
         self._token: str | None = None
         self._expires_at = 0.0
@@ -86,7 +88,9 @@ class ClientCredentialsAuth(httpx.Auth):
         else:
             headers["Authorization"] = _client_basic(settings)
         data = {name: value for name, value in form.items() if value}
-        return httpx.Request("POST", settings.token_url, headers=headers, data=data)
+        request = httpx.Request("POST", settings.token_url, headers=headers, data=data)
+        self._allow(request.url)
+        return request
 
 
 def _client_basic(settings: OAuth2Auth) -> str:
@@ -126,8 +130,8 @@ def _refused_token(response: httpx.Response, host: str) -> DestinationError:
     )
 
 
-def build_auth(settings: AuthSettings | None) -> httpx.Auth | None:
-    """The authorisation that the settings describe."""
+def build_auth(settings: AuthSettings | None, allow: Callable[[httpx.URL], None]) -> httpx.Auth | None:
+    """The authorisation that the settings describe; `allow` is asked about addresses that it contacts itself."""
     match settings:
         case BearerAuth():
             return StaticHeaderAuth("Authorization", f"Bearer {settings.token.get_secret_value()}")
@@ -136,7 +140,7 @@ def build_auth(settings: AuthSettings | None) -> httpx.Auth | None:
         case HeaderAuth():
             return StaticHeaderAuth(settings.name, settings.value.get_secret_value())
         case OAuth2Auth():
-            return ClientCredentialsAuth(settings)
+            return ClientCredentialsAuth(settings, allow)
         case None:
             return None
 

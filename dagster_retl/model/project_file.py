@@ -204,7 +204,6 @@ class _ProjectFile:
             if value := self.environ.get(variable):
                 self.data[setting] = value
                 self.reader.positions[setting,] = Position(f"environment variable {variable}")
-                self.reader.environment_paths.add((setting,))
                 self.reader.values[f"${{{variable}}}"] = value
 
     # --- the model

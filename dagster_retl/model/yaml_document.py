@@ -31,7 +31,7 @@ class YamlReader:
 
     problems: what is wrong so far. positions: where each value stands, by its path in the project.
     failed: paths whose value is already known to be wrong. values: what came out of the
-    environment, by the reference that stands for it. environment_paths: the values that hold it.
+    environment, by the reference that stands for it.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -40,7 +40,6 @@ class YamlReader:
         self.positions: dict[Loc, Position] = {}
         self.failed: set[Loc] = set()
         self.values: dict[str, str] = {}
-        self.environment_paths: set[Loc] = set()
         self._count = 0
         self._file = ""
 
@@ -141,6 +140,9 @@ class YamlReader:
 
     def _mapping(self, node: MappingNode, loc: Loc, depth: int) -> dict[str, Any]:
         data: dict[str, Any] = {}
+        for merged in reversed(list(self._merged(node, loc))):  # first, so that own keys and positions replace them
+            inherited = self._value(merged, loc, depth + 1)
+            data |= inherited if isinstance(inherited, dict) else {}
         lines: dict[str, int] = {}
         for key_node, value_node in node.value:
             if key_node.tag == _TAG + "merge":
@@ -156,9 +158,6 @@ class YamlReader:
             lines[key] = position.line
             self.positions[*loc, key] = position
             data[key] = self._value(value_node, (*loc, key), depth + 1)
-        for merged in self._merged(node, loc):
-            inherited = self._value(merged, loc, depth + 1)
-            data = {**inherited, **data} if isinstance(inherited, dict) else data
         return data
 
     def _merged(self, node: MappingNode, loc: Loc) -> Iterator[MappingNode]:
@@ -192,7 +191,6 @@ class YamlReader:
             hint = "Set it, or give it a default: `${NAME:-default}`." if "is not set" in fault else None
             self._fail(node, loc, fault, hint)
         if expansion.values:
-            self.environment_paths.add(loc)
             self.values |= {f"${{{name}}}": value for name, value in expansion.values.items() if value}
         return text if expansion.faults else expansion.text
 

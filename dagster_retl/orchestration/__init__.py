@@ -1,0 +1,1 @@
+"""The Dagster surface: syncs as assets, with schedules, checks, sensors and resources."""

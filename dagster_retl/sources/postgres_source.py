@@ -177,7 +177,8 @@ class PostgresSource(Source):
             return self.unavailable(
                 message, "Check host, port, database, user and password in its `url`, and that the server is up."
             )
-        return self.refused(message, "Raise `statement_timeout`." if state == _CANCELED or _TIMED_OUT in message else None)
+        timed_out = state == _CANCELED or _TIMED_OUT in message
+        return self.refused(message, "Raise `statement_timeout`." if timed_out else None)
 
 
 def _schema(columns: Sequence[PostgresColumn]) -> pa.Schema:

@@ -13,12 +13,15 @@ from pathlib import Path
 import sqlglot
 from sqlglot import TokenType, exp
 from sqlglot.dialects.dialect import Dialect, NormalizationStrategy
-from sqlglot.errors import ParseError, SqlglotError, TokenError
+from sqlglot.errors import ParseError, TokenError
 from sqlglot.optimizer.scope import traverse_scope
 
 from dagster_retl.errors import ConfigurationError
 
 _REFERENCE = re.compile(r"\s*(table|file|dbt|asset):(.*)", re.DOTALL | re.IGNORECASE)
+
+_NAME = r"""(?:"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|[\w$#@-]+)"""
+_TABLE = re.compile(rf"{_NAME}(?:\.{_NAME}){{0,3}}")
 
 _READS = (exp.Query, exp.Values, exp.Pivot)
 
@@ -87,22 +90,13 @@ def resolve_query(text: str, *, dialect: str, base: Path) -> ResolvedQuery:
 
 
 def _table(reference: str, dialect: str) -> ResolvedQuery:
-    try:
-        table = exp.to_table(reference, dialect=dialect)
-    except SqlglotError:
-        table = exp.Table()
-    parts = table.parts
-    if (
-        not parts
-        or any(not isinstance(part, exp.Identifier) for part in parts)
-        or table.alias
-        or table.args.get("joins")
-    ):
+    if not _TABLE.fullmatch(reference):
         raise ConfigurationError(
             f"`table:{reference}` does not name a table", hint="Write `table:schema.name`, with quotes where needed."
         )
+    table = exp.to_table(reference, dialect=dialect)
     folds_up = Dialect.get_or_raise(dialect).normalization_strategy is NormalizationStrategy.UPPERCASE
-    for part in parts:
+    for part in table.parts:
         if folds_up and not part.args.get("quoted"):
             part.set("this", part.name.upper())
     sql = f"SELECT * FROM {table.sql(dialect=dialect, identify=True)}"
@@ -214,10 +208,11 @@ def _is_dangerous(name: str) -> bool:
 
 def _tables(tree: exp.Expr) -> Iterator[str]:
     """Tables that exist in the database: not CTEs, subqueries, table functions or files."""
-    for scope in traverse_scope(tree if isinstance(tree, exp.Query) else exp.select("*").from_(tree)):
-        for source in scope.sources.values():
-            if isinstance(source, exp.Table) and isinstance(source.this, exp.Identifier):
-                yield _dotted(source)
+    scopes = traverse_scope(tree) if isinstance(tree, exp.Query) else []
+    sources = [source for scope in scopes for source in scope.sources.values()] or tree.find_all(exp.Table)
+    for source in sources:
+        if isinstance(source, exp.Table) and isinstance(source.this, exp.Identifier):
+            yield _dotted(source)
 
 
 def _dotted(table: exp.Table) -> str:

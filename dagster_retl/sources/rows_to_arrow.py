@@ -33,6 +33,17 @@ _BY_CLASS: tuple[tuple[type, pa.DataType], ...] = (
 )
 
 
+_EXACT_CLASSES: dict[int, tuple[type, ...]] = {
+    pa.int64().id: (int,),
+    pa.float64().id: (float, int),
+    pa.decimal128(1).id: (Decimal, int),
+    pa.date32().id: (dt.date,),
+    pa.time64("us").id: (dt.time,),
+    pa.timestamp("us").id: (dt.datetime,),
+}
+"""The Python classes that Arrow turns into these types without loss, or refuses."""
+
+
 def infer(values: Iterable[Any]) -> pa.DataType:
     """The type that holds all these values exactly; text where there is none, or where all are null."""
     present = [value for value in values if value is not None]
@@ -98,10 +109,22 @@ def _converter(kind: pa.DataType) -> Callable[[Any], Any] | None:
     return _boolean if pa.types.is_boolean(kind) else None
 
 
+def _refuse_lossy(values: Sequence[Any], kind: pa.DataType) -> None:
+    """Refuse what Arrow would silently cut: the fraction of a number, the time of a date, the zone of a time."""
+    allowed = _EXACT_CLASSES.get(kind.id, (object,))
+    for found in set(map(type, values)) - {type(None)}:
+        if not issubclass(found, allowed) or (found is dt.datetime and pa.types.is_date32(kind)):
+            raise TypeError(f"a value of type {found.__name__}")
+    if kind == pa.timestamp("us") and any(value is not None and value.tzinfo is not None for value in values):
+        raise TypeError("a timestamp with a time zone")
+
+
 def to_array(name: str, values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """The values of a column as Arrow. Raises `SourceError` for a value that does not fit `kind`."""
     convert = _converter(kind)
     try:
+        if convert is None:
+            _refuse_lossy(values, kind)
         return pa.array(map(convert, values) if convert else values, kind, size=len(values))
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
         raise SourceError(

@@ -7,10 +7,8 @@ has one. Types are what the driver's cursor says, else what the first block show
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
-from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -71,33 +69,50 @@ class SQLAlchemySource(Source):
                 f"warehouse {settings.name!r}: `statement_timeout` is not supported for {backend}",
                 hint="Set the driver's own option in `connect_args`.",
             )
+        self._engine = self._create_engine()
 
     @contextmanager
     def read(self, sql: str, *, block_rows: int = BLOCK_ROWS) -> Iterator[Extract]:
         with self._connection() as connection:
             with self._errors():
-                result = connection.execution_options(stream_results=True, no_parameters=True).exec_driver_sql(
-                    self._tagged(sql)
-                )
-                names = list(result.keys())
-                require_columns(names)
-                partitions = result.partitions(block_rows)
-                first = next(partitions, [])
-                schema = _schema(names, self._described(result), first)
-            blocks = self._blocks(chain([first] if first else [], partitions), schema)
-            yield in_local_time(Extract(schema, blocks), self.settings.timezone)
+                stream = self._start(connection, sql, block_rows)
+            try:
+                require_columns(stream.names)
+                with self._errors():
+                    schema = _schema(stream.names, self._described(stream.result), stream.first)
+                blocks = self._blocks(stream, schema)
+                yield in_local_time(Extract(schema, blocks), self.settings.timezone)
+            finally:
+                self._stop(stream, connection)
 
     def check(self) -> None:
         with self._connection() as connection, self._errors():
             connection.exec_driver_sql("SELECT 1 FROM dual" if self.dialect == "oracle" else "SELECT 1")
 
     def close(self) -> None:
-        if "_engine" in self.__dict__:
-            self._engine.dispose()
+        self._engine.dispose()
 
-    def _blocks(self, partitions: Iterator[Sequence[Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def _start(self, connection: Connection, sql: str, block_rows: int) -> _Stream:
+        is_mysql = self.dialect == "mysql"
+        thread = connection.exec_driver_sql("SELECT CONNECTION_ID()").scalar() if is_mysql else None
+        streaming = connection.execution_options(stream_results=True, no_parameters=True)
+        return _Stream(streaming.exec_driver_sql(self._tagged(sql)), block_rows, thread)
+
+    def _stop(self, stream: _Stream, connection: Connection) -> None:
+        """End a query whose rows were not all read: closing alone would read them to the end."""
+        if stream.exhausted:
+            return
+        if stream.thread is None:
+            connection.invalidate()
+            return
+        with self._errors(), self._engine.connect() as other:
+            other.exec_driver_sql(f"KILL QUERY {stream.thread}")
+        with suppress(DBAPIError):  # the killed query's own error
+            stream.result.close()
+
+    def _blocks(self, stream: _Stream, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         with self._errors():
-            for rows in partitions:
+            for rows in stream:
                 yield to_block(rows, schema)
 
     def _described(self, result: CursorResult[Any]) -> list[pa.DataType | None]:
@@ -109,8 +124,7 @@ class SQLAlchemySource(Source):
         tag = (self.settings.query_tag or "").replace("*", "")
         return f"/* {tag} */ {sql}" if tag else sql
 
-    @cached_property
-    def _engine(self) -> Engine:
+    def _create_engine(self) -> Engine:
         name = self.settings.name
         try:
             return create_engine(self._url, connect_args=dict(self.settings.connect_args), poolclass=NullPool)
@@ -129,7 +143,6 @@ class SQLAlchemySource(Source):
         try:
             yield connection
         finally:
-            connection.invalidate()  # a driver would read an unfinished result to its end
             connection.close()
 
     def _connect(self) -> Connection:
@@ -155,6 +168,24 @@ class SQLAlchemySource(Source):
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             return self.unavailable(message, "The connection was lost: run the sync again.")
         return self.refused(message)
+
+
+class _Stream:
+    """The rows of a running query, in parts. `thread`: MySQL's id of the connection, to stop the query by."""
+
+    def __init__(self, result: CursorResult[Any], part_rows: int, thread: int | None) -> None:
+        self.result = result
+        self.thread = thread
+        self.exhausted = False
+        self.names = list(result.keys())
+        self._parts = result.partitions(part_rows)
+        self.first: Sequence[Any] = next(self._parts, [])
+
+    def __iter__(self) -> Iterator[Sequence[Any]]:
+        if self.first:
+            yield self.first
+            yield from self._parts
+        self.exhausted = True
 
 
 def _original(error: SQLAlchemyError) -> BaseException:

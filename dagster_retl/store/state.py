@@ -34,6 +34,7 @@ _KEPT_GENERATIONS = 2
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _FILE = re.compile(r"(?P<kind>[gm])-(?P<store>[0-9a-z]+)-(?P<token>\d{12})-[0-9a-f]+\.parquet")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_WORDS = ("No space left", "File too large", "quota exceeded")  # strerror of those, in DuckDB's message
 _CHECKSUM = "blake2b"
 
 
@@ -166,7 +167,7 @@ def _explained(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _unwritable(folder, error.strerror or str(error), full=error.errno in _FULL) from error
     except duckdb.IOException as error:
-        raise _unwritable(folder, str(error), full="No space left" in str(error)) from error
+        raise _unwritable(folder, str(error), full=any(words in str(error) for words in _FULL_WORDS)) from error
 
 
 def _unwritable(folder: Path, reason: str, *, full: bool) -> RetlError:

@@ -144,7 +144,7 @@ class _Reader:
 
 
 class LoopbackServer:
-    """An HTTP server on a free port of 127.0.0.1: a context manager.
+    """An HTTP server on 127.0.0.1, on a free port unless `port` names one: a context manager.
 
         with LoopbackServer(lambda request: Reply.json({"ok": True})) as server:
             httpx.get(server.url)
@@ -156,7 +156,12 @@ class LoopbackServer:
     """
 
     def __init__(
-        self, app: Callable[[Received], Reply] | None = None, *, latency: float = 0.0, record: bool = True
+        self,
+        app: Callable[[Received], Reply] | None = None,
+        *,
+        latency: float = 0.0,
+        record: bool = True,
+        port: int = 0,
     ) -> None:
         self.requests: list[Received] = []
         self.errors: list[Exception] = []
@@ -166,7 +171,7 @@ class LoopbackServer:
         self._troubles: deque[tuple[Trouble, Callable[[Received], bool]]] = deque()
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._server = _Listener(self)
+        self._server = _Listener(self, port)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="loopback-server")
 
     @property
@@ -306,11 +311,11 @@ class _Listener(socketserver.ThreadingTCPServer):
     daemon_threads = False
     block_on_close = True
 
-    def __init__(self, owner: LoopbackServer) -> None:
+    def __init__(self, owner: LoopbackServer, port: int) -> None:
         self.owner = owner
         self._connections: set[socket.socket] = set()
         self._connections_lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Connection)
+        super().__init__(("127.0.0.1", port), _Connection)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._connections_lock:

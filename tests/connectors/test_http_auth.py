@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import httpx
 import pytest
 
 from dagster_retl.connectors.http import HttpConnector
@@ -114,6 +115,17 @@ class TestClientCredentials:
                 write(connector, "a")
             assert (caught.value.code, caught.value.ambiguous) == (code, False)
             assert write(connector, "a") == 1, "the lock is free again"
+
+    def test_a_forbidden_token_address_is_not_asked(self) -> None:
+        with LoopbackServer(lambda request: Reply(204)) as server:
+            connector = oauth_to(server, token_url="http://169.254.169.254/token")
+            with (
+                httpx.Client(auth=connector.auth(), verify=False, timeout=0.5) as client,
+                pytest.raises(DestinationError) as caught,
+            ):
+                client.get(server.url)
+            assert caught.value.code is ErrorCode.CONFIGURATION
+            assert server.requests == []
 
     def test_the_token_is_redacted(self) -> None:
         def answer(request: Any) -> Reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -103,7 +104,7 @@ def test_each_refusal_has_its_code(sql_place: Place) -> None:
         ({"id": 2, "name": "Bo", "age": -1}, ErrorCode.DESTINATION_VALIDATION),
         ({"id": 3, "name": "Cy", "age": "forty"}, ErrorCode.TYPE_COERCION),
         ({"id": 4, "name": "Di", "age": 4}, None),
-        ({"id": 5, "name": "Ed", "age": 2**70}, ErrorCode.TYPE_COERCION),
+        ({"id": 5, "name": "Ed", "age": Decimal(2**70)}, ErrorCode.TYPE_COERCION),
         ({"id": 6, "name": "Fay"}, None),
     ]
     assert codes(sql_place.write("upsert", [row for row, _ in bad])) == [code for _, code in bad]
@@ -137,7 +138,6 @@ def test_an_upsert_needs_a_unique_index(sql_place: Place) -> None:
         sql_place.write("upsert", _rows("Ada"))
     assert caught.value.code is ErrorCode.CONFIGURATION
     assert caught.value.hint is not None
-    sql_place.connector.close()
     sql_place.run(caught.value.hint.partition(": ")[2])
     sql_place.write_all("upsert", _rows("Ada"))
     sql_place.write_all("upsert", _rows("Bea"))
@@ -154,9 +154,8 @@ def test_drift_is_named(sql_place: Place) -> None:
         sql_place.write("upsert", _rows("Ada"), table="tt")
     assert caught.value.code is ErrorCode.SCHEMA_DRIFT
     sql_place.write_all("upsert", _rows("Ada"))
-    sql_place.connector.close()
     sql_place.run("ALTER TABLE t RENAME COLUMN name TO title")
-    for message in ("", "no column 'name'"):
+    for message in ("name", "no column 'name'"):  # the database's own words, then those of a table read anew
         with pytest.raises(DestinationError, match=message) as caught:
             sql_place.write("upsert", _rows("Bea"))
         assert caught.value.code is ErrorCode.SCHEMA_DRIFT
@@ -178,14 +177,12 @@ def test_columns_are_found_whatever_they_are_called(sql_place: Place) -> None:
 @pytest.mark.parametrize("operation", ["upsert", "insert", "update"])
 def test_poison_never_harms_its_neighbours(sql_place: Place, operation: str) -> None:
     sql_place.run(TABLE)
-    connector = sql_place.connector
 
     @settings(max_examples=6, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.sampled_from(["good", "null", "check", "type"]), min_size=1, max_size=40))
     def check(kinds: Iterable[str]) -> None:
         poison = {"good": {}, "null": {"name": None}, "check": {"age": -1}, "type": {"age": "x"}}
         rows = [{"id": number, "name": "new", "age": 1} | poison[kind] for number, kind in enumerate(kinds)]
-        connector.close()
         sql_place.run("DELETE FROM t")
         if operation != "insert":
             sql_place.run(*(f"INSERT INTO t VALUES ({row['id']}, 'old', 0)" for row in rows))

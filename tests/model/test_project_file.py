@@ -193,6 +193,12 @@ syncs: []
     assert (project.warehouse("other").url, project.warehouse("other").timezone) == ("duckdb:///b", "UTC")
 
 
+def test_own_keys_keep_their_positions_beside_merged_ones(write: Write) -> None:
+    text = "destinations: {}\nsyncs: []\nwarehouses:\n  a: &a {url: 'duckdb://', timezone: UTC}\n"
+    (problem,) = problems_of(write(text + "  b:\n    timezone: Mars\n    <<: *a\n"))
+    assert (problem.path, problem.line) == ("warehouses.b.timezone", 6)
+
+
 def test_yaml_is_1_2(write: Write) -> None:
     text = small().replace(
         "{connector: http}", "{connector: http, config: {on: yes, 1: 012, d: 2020-01-02, n: ~, x: 0x1F}}"

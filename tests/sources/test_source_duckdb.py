@@ -203,12 +203,14 @@ def test_memory_reads_parquet_files(tmp_path: Path) -> None:
 
 
 def test_a_time_zone_makes_local_timestamps_moments(path: Path) -> None:
-    create(path, "CREATE TABLE t AS SELECT unnest([TIMESTAMP '2020-10-25 01:30:00', '2020-03-29 02:30:00', NULL]) AS at")
+    create(
+        path, "CREATE TABLE t AS SELECT unnest([TIMESTAMP '2020-10-25 01:30:00', '2020-03-29 02:30:00', NULL]) AS seen"
+    )
 
-    table = table_of(opened(path, timezone="Europe/Berlin"), "SELECT at FROM t")
+    table = table_of(opened(path, timezone="Europe/Berlin"), "SELECT seen FROM t")
 
-    assert table.schema.field("at").type == pa.timestamp("us", "UTC")
-    assert [str(value) for value in table.column("at").to_pylist()] == [
+    assert table.schema.field("seen").type == pa.timestamp("us", "UTC")
+    assert [str(value) for value in table.column("seen").to_pylist()] == [
         "2020-10-24 23:30:00+00:00",
         "2020-03-29 01:00:00+00:00",
         "None",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -64,9 +63,9 @@ def table_of(source: Source, sql: str, block_rows: int = 50_000) -> pa.Table:
 
 
 @pytest.fixture
-def kinds(postgres_url: str) -> Iterator[str]:
+def kinds(postgres_url: str) -> str:
     run(postgres_url, TYPES)
-    yield postgres_url
+    return postgres_url
 
 
 def test_both_drivers_read_every_type_alike(kinds: str) -> None:
@@ -305,7 +304,9 @@ def test_an_unreachable_server_is_named_without_its_password(tmp_path: Path) -> 
 
 
 def test_a_missing_database_is_unavailable(postgres_url: str, tmp_path: Path) -> None:
-    source = open_source(make_url(postgres_url).set(database="nowhere").render_as_string(False), name="crm", base=tmp_path)
+    source = open_source(
+        make_url(postgres_url).set(database="nowhere").render_as_string(False), name="crm", base=tmp_path
+    )
 
     with pytest.raises(SourceError, match='database "nowhere" does not exist') as caught:
         source.columns("SELECT 1")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from sqlalchemy import update
 
-from dagster_retl.errors import LeaseHeldError, LeaseLostError
+from dagster_retl.errors import LeaseHeldError, LeaseLostError, NotFoundError
 from dagster_retl.store.processes import ProcessIdentity
 from dagster_retl.store.schema import leases
 from dagster_retl.store.store import Store
@@ -88,9 +88,14 @@ def test_the_fence_lets_only_the_holder_write(store: Store) -> None:
 
 def test_a_release_in_a_failed_commit_did_not_happen(store: Store) -> None:
     lease = store.leases.acquire("s", "run_1")
-    with pytest.raises(ZeroDivisionError), store.fenced(lease) as conn:
-        store.leases.release(lease, conn)
-        1 / 0  # noqa: B018 - the failure
+
+    def release_and_fail() -> None:
+        with store.fenced(lease) as conn:
+            assert store.leases.release(lease, conn)
+            store.runs.set_epoch(conn, "no such run", "e")
+
+    with pytest.raises(NotFoundError):
+        release_and_fail()
     assert store.leases.holder("s") is not None
 
 

@@ -91,7 +91,7 @@ class Failures:
         )
         return self.fail(conn, sync_id, epoch, run_id, [failure])
 
-    def resolve_keys(  # noqa: PLR0917 - where (sync, epoch), what (keys) and why (resolution, run), as in `fail`
+    def resolve_keys(
         self,
         conn: Connection,
         sync_id: str,

@@ -1,0 +1,85 @@
+"""What can be said about one run: in the launchpad, in run configuration, and as `RunOptions`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_retl.errors import ConfigurationError
+from dagster_retl.model.runs import AccountChange, Guard, RunOptions
+from dagster_retl.model.sync import Sync
+
+
+class SyncRunConfig(dg.Config):
+    """Options of one run of a sync; all defaults together are an ordinary run."""
+
+    full_refresh: bool = Field(False, description="Send the whole query result, whatever was delivered before.")
+    dry_run: bool = Field(False, description="Stop at the plan: nothing is written, nothing is materialized.")
+    limit: int | None = Field(None, description="Send at most this many rows.")
+    keys: list[dict[str, Any]] = Field(
+        [], description="Send only these rows: key field (as the destination calls it) and value of each."
+    )
+    replay: list[str] = Field([], description="Ids of dead letters whose rows are sent again, as they are now.")
+    overrides: list[str] = Field(
+        [], description=f"Guards that may not stop this run: {', '.join(guard.value for guard in Guard)}."
+    )
+    reset: bool = Field(
+        False, description="The destination reaches another account: start from an empty snapshot and send everything."
+    )
+    keep_snapshot: bool = Field(
+        False, description="The destination reaches another account that holds the same data: go on."
+    )
+    run_id: str | None = Field(
+        None, description="A queued run (retl_run_…) to execute, with the options it was queued with."
+    )
+    retry_outages: bool = Field(
+        True, description="Try again, twice, when the warehouse or the destination cannot be reached."
+    )
+
+    @classmethod
+    def of(cls, options: RunOptions, *, retry_outages: bool = True) -> SyncRunConfig:
+        """The configuration that says these options."""
+        return cls(
+            full_refresh=options.full_refresh,
+            dry_run=options.dry_run,
+            limit=options.limit,
+            keys=[dict(key) for key in options.keys],
+            replay=list(options.replay),
+            overrides=sorted(guard.value for guard in options.overrides),
+            reset=options.account_change is AccountChange.RESET,
+            keep_snapshot=options.account_change is AccountChange.KEEP_SNAPSHOT,
+            retry_outages=retry_outages,
+        )
+
+    def options(self) -> RunOptions:
+        """What the engine is asked for. Raises `ConfigurationError`."""
+        return RunOptions(
+            full_refresh=self.full_refresh,
+            dry_run=self.dry_run,
+            limit=self.limit,
+            keys=tuple(self.keys),
+            replay=tuple(self.replay),
+            overrides=frozenset(map(_guard, self.overrides)),
+            account_change=self._account_change(),
+        )
+
+    def _account_change(self) -> AccountChange:
+        if self.reset and self.keep_snapshot:
+            raise ConfigurationError("`reset` and `keep_snapshot` contradict each other: choose one")
+        if self.reset:
+            return AccountChange.RESET
+        return AccountChange.KEEP_SNAPSHOT if self.keep_snapshot else AccountChange.REFUSE
+
+
+def run_config(sync: Sync, config: SyncRunConfig) -> dg.RunConfig:
+    """Run configuration of `retl_syncs` for a run of one sync."""
+    return dg.RunConfig(ops={sync.slug: config})
+
+
+def _guard(name: str) -> Guard:
+    known = [guard.value for guard in Guard]
+    if name not in known:
+        raise ConfigurationError(f"there is no guard {name!r}", hint=f"Guards are: {', '.join(known)}.")
+    return Guard(name)

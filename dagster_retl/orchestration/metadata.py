@@ -1,0 +1,166 @@
+"""What a run tells the asset page: counts that plot, columns, examples of failures, the plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from dagster_retl.engine.plan import Plan
+from dagster_retl.model.project import Project
+from dagster_retl.model.rows import FieldType
+from dagster_retl.model.runs import DeadLetter, Run
+from dagster_retl.model.sync import FieldMapping, Sync
+
+SAMPLE_FAILURES = 10
+
+_COUNTS = {
+    "retl/rows_read": "read",
+    "retl/rows_written": "written",
+    "retl/rows_unconfirmed": "unconfirmed",
+    "retl/rows_failed": "failed",
+    "retl/rows_unchanged": "unchanged",
+    "retl/rows_skipped": "skipped",
+    "retl/rows_unknown": "unknown",
+    "retl/rows_removed": "removed",
+    "retl/rows_deleted": "deleted",
+    "retl/retries": "retries",
+    "retl/requests": "requests",
+    "retl/bytes": "bytes_sent",
+}
+
+Metadata = dict[str, dg.MetadataValue[Any]]
+
+
+def description(project: Project, sync: Sync) -> str:
+    """The asset's description, in Markdown: what is read, where it goes, and how."""
+    destination = project.destinations[sync.destination_id]
+    key = ", ".join(f"`{name}`" for name in sync.key_fields) or "none"
+    lines = [
+        *([sync.description, ""] if sync.description else []),
+        f"**{sync.sync_mode.value}** into **{destination.name}** (`{sync.destination_id}`, {destination.connector}), "
+        f"object `{sync.object_name}`, key {key}.",
+        "",
+        f"From warehouse `{sync.warehouse}`:",
+        "",
+        _code(sync.source_query.strip(), "sql"),
+        "",
+        _markdown_table(("field", "from", "key"), [_mapping_row(mapping) for mapping in sync.field_mappings]),
+    ]
+    return "\n".join(lines)
+
+
+def definition_metadata(sync: Sync) -> dict[str, str]:
+    """Metadata of the asset itself."""
+    return {"retl/sync_id": sync.id, "retl/destination": sync.destination_id, "retl/object": sync.object_name}
+
+
+def run_metadata(run: Run) -> Metadata:
+    """The counts of a run, and how it ended."""
+    metadata: Metadata = {
+        name: dg.MetadataValue.int(getattr(run.counters, counter)) for name, counter in _COUNTS.items()
+    }
+    if run.duration_s is not None:
+        metadata["retl/duration_s"] = dg.MetadataValue.float(round(run.duration_s, 3))
+    metadata["retl/run_id"] = dg.MetadataValue.text(run.id)
+    metadata["retl/status"] = dg.MetadataValue.text(run.status.value)
+    if run.error_code:
+        metadata["retl/error_code"] = dg.MetadataValue.text(run.error_code)
+    if run.warnings:
+        metadata["retl/warnings"] = dg.MetadataValue.md("\n".join(f"- {warning}" for warning in run.warnings))
+    return metadata
+
+
+def delivery_metadata(run: Run, plan: Plan) -> Metadata:
+    """What a run that wrote adds to its counts: rows, columns, and why these rows."""
+    return {
+        "dagster/row_count": dg.MetadataValue.int(run.counters.written),
+        "dagster/column_schema": dg.MetadataValue.table_schema(column_schema(plan.fields)),
+        **({"retl/reason": dg.MetadataValue.text(plan.reason)} if plan.reason else {}),
+    }
+
+
+def column_schema(fields: Sequence[FieldType]) -> dg.TableSchema:
+    """The destination's fields, with the types that they are sent from."""
+    return dg.TableSchema(columns=[_column(field) for field in fields])
+
+
+def failures_metadata(letters: Sequence[DeadLetter]) -> Metadata:
+    """A table of dead letters; nothing where there are none."""
+    if not letters:
+        return {}
+    return {"retl/failures": dg.MetadataValue.table([_failure(letter) for letter in letters])}
+
+
+def plan_metadata(plan: Plan) -> Metadata:
+    """A dry run's plan, to read."""
+    return {"retl/plan": dg.MetadataValue.md(plan_markdown(plan))}
+
+
+def plan_markdown(plan: Plan) -> str:
+    """The plan in Markdown: totals, examples, what would stop it."""
+    totals = plan.totals
+    failed = ", ".join(f"{count} {code}" for code, count in sorted(totals.failed.items()))
+    skipped = ", ".join(f"{count} {reason}" for reason, count in sorted(totals.skipped.items()))
+    parts = [
+        f"**{totals.send}** of {totals.read} rows would be sent ({totals.added} new, {totals.changed} changed), "
+        f"{totals.unchanged} are unchanged, {totals.removals_sent} records would be deleted.",
+        plan.reason,
+        failed and f"Would fail before delivery: {failed}.",
+        skipped and f"Would be skipped: {skipped}.",
+        "\n".join(f"- A guard would stop the run: {guard.message}" for guard in plan.guards),
+        "\n".join(f"- {warning}" for warning in plan.warnings),
+        plan.samples
+        and _markdown_table(
+            ("change", "key", "values"),
+            [(row.change, _json(row.record_keys), _json(row.values)) for row in plan.samples],
+        ),
+        plan.failing
+        and _markdown_table(
+            ("fails", "key", "why"), [(row.code, _json(row.record_keys), row.message) for row in plan.failing]
+        ),
+    ]
+    return "\n\n".join(str(part) for part in parts if part)
+
+
+def _column(field: FieldType) -> dg.TableColumn:
+    constraints = dg.TableColumnConstraints(nullable=not field.key, other=["key"] if field.key else [])
+    return dg.TableColumn(name=field.name, type=str(field.arrow_type), constraints=constraints)
+
+
+def _failure(letter: DeadLetter) -> dg.TableRecord:
+    values: dict[str, str | int | float | bool] = {
+        "error_code": letter.error_code,
+        "vendor_code": letter.vendor_code or "",
+        "message": letter.message,
+        "keys": _json(letter.record_keys),
+        "rows": letter.rows,
+        "attempts": letter.attempts,
+        "id": letter.id,
+    }
+    return dg.TableRecord(values)
+
+
+def _mapping_row(mapping: FieldMapping) -> tuple[str, str, str]:
+    origin = mapping.source if mapping.source is not None else f"constant {mapping.value!r}"
+    return mapping.destination, origin, "yes" if mapping.key else ""
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _code(text: str, language: str) -> str:
+    fence = "```" if "```" not in text else "~~~~"
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(dict(values), default=str, ensure_ascii=False)
