@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -30,8 +31,15 @@ def _pgserver() -> Any:
 
 
 @pytest.fixture(scope="session")
-def _postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    server = _pgserver().get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="delete")
+def _server_folder() -> Iterator[Path]:
+    """A folder of its own: pytest takes back the permissions of its folders, and servers run as another user."""
+    with tempfile.TemporaryDirectory(prefix="retl-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _postgres_server(_server_folder: Path) -> Iterator[Any]:
+    server = _pgserver().get_server(_server_folder / "postgres", cleanup_mode="delete")
     yield server
     server.cleanup()
 
@@ -65,12 +73,13 @@ def _await_mariadb(port: int, process: subprocess.Popen[bytes], log: Path) -> No
 
 
 @pytest.fixture(scope="session")
-def _mariadb_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def _mariadb_port(_server_folder: Path) -> Iterator[int]:
     server = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
     installer = shutil.which("mariadb-install-db")
     if server is None or installer is None:
         pytest.skip("mariadbd is not installed (Debian: mariadb-server)")
-    folder = tmp_path_factory.mktemp("mariadb")
+    folder = _server_folder / "mariadb"
+    folder.mkdir()
     common = ["--no-defaults", f"--datadir={folder / 'data'}", f"--user={getpass.getuser()}"]
     small = ["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=0"]
     subprocess.run(

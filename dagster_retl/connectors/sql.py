@@ -115,7 +115,8 @@ class SqlConnector(DirectConnector):
 
     def objects(self) -> list[ObjectInfo]:
         """All tables; those of the default schema are named without it."""
-        return [table.object_info() for table in self._database.tables()]
+        database = self._database
+        return [table.object_info(database.object_name(table.name)) for table in database.tables()]
 
     def fields(self, object_name: str) -> list[FieldInfo]:
         """The columns of a table, read anew."""

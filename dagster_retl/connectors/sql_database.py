@@ -116,7 +116,11 @@ class Database(ABC):
             table = self.read_table(name)
             if table is not None:
                 return table
-        raise no_table(object_name, self.table_names(), self.where)
+        raise no_table(object_name, map(self.object_name, self.table_names()), self.where)
+
+    def object_name(self, name: TableName) -> str:
+        """What a sync calls a table: without its schema, where that is the configured one."""
+        return name.name if name.schema == self.schema else str(name)
 
     def upsert_obstacle(self, table: Table, keys: Sequence[str]) -> DestinationError | None:
         """Why rows cannot be upserted by these columns; None when they can."""

@@ -92,13 +92,13 @@ def statement(change: Change, target: str) -> str:
     """The statement that applies all rows of a change to the table named `target` in SQL."""
     given = f"(SELECT {_sequence(change)}) AS given"
     if change.operation is Operation.DELETE:
-        return f"DELETE FROM {target} AS target USING {given} WHERE {_matching(change)}"  # noqa: S608 - quoted names
+        return f"DELETE FROM {target} AS target USING {given} WHERE {_matching(change)}"
     if change.operation is Operation.UPDATE:
         names = change.payload or change.keys[:1]
         values = ", ".join(f"{quote(name)} = given.{quote(name)}" for name in names)
-        return f"UPDATE {target} AS target SET {values} FROM {given} WHERE {_matching(change)}"  # noqa: S608
+        return f"UPDATE {target} AS target SET {values} FROM {given} WHERE {_matching(change)}"
     columns = ", ".join(quote(name) for name in change.columns)
-    insert = f"INSERT INTO {target} ({columns}) SELECT {columns} FROM {given}"  # noqa: S608 - quoted names
+    insert = f"INSERT INTO {target} ({columns}) SELECT {columns} FROM {given}"
     return insert + _on_conflict(change) if change.operation is Operation.UPSERT else insert
 
 
@@ -149,14 +149,14 @@ class DuckDatabase(Database):
         self._query("SELECT 1")
 
     def table_names(self) -> list[TableName]:
-        default = self.schema or _DEFAULT_SCHEMA
-        return [TableName(None if s == default else s, name) for s, name in self._query(_TABLES)]
+        unnamed = None if self.schema else _DEFAULT_SCHEMA
+        return [TableName(None if schema == unnamed else schema, name) for schema, name in self._query(_TABLES)]
 
     def tables(self) -> list[Table]:
         return [table for name in self.table_names() if (table := self.read_table(name))]
 
     def read_table(self, name: TableName) -> Table | None:
-        place = [name.schema or self.schema or _DEFAULT_SCHEMA, name.name]
+        place = [name.schema or _DEFAULT_SCHEMA, name.name]
         columns = [
             Column(column, column_type(kind), nullable=nullable, filled=filled, computed=computed)
             for column, kind, nullable, filled, computed in self._query(_COLUMNS, place)

@@ -67,9 +67,9 @@ def require_name(names: Iterable[str], wanted: str) -> str | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def no_table(object_name: str, known: Iterable[TableName], where: str) -> DestinationError:
+def no_table(object_name: str, known: Iterable[str], where: str) -> DestinationError:
     """The error for an object that does not exist."""
-    close = difflib.get_close_matches(object_name, [str(table) for table in known], n=1)
+    close = difflib.get_close_matches(object_name, list(known), n=1)
     hint = f"Did you mean {close[0]!r}?" if close else "Objects are tables: `table` or `schema.table`."
     message = f"there is no table {object_name!r} in {where}"
     return DestinationError(message, code=ErrorCode.SCHEMA_DRIFT, hint=hint)
@@ -117,10 +117,9 @@ class Table:
         forms = [key.form for key in self.unique_keys]
         return KeyForm(ignore_case=any(f.ignore_case for f in forms), trim=any(f.trim for f in forms))
 
-    def object_info(self) -> ObjectInfo:
-        """The table for discovery."""
-        upsert = any(key.whole for key in self.unique_keys)
-        return ObjectInfo(str(self.name), str(self.name), supports_upsert=upsert)
+    def object_info(self, object_name: str) -> ObjectInfo:
+        """The table for discovery, under the name that a sync gives it."""
+        return ObjectInfo(object_name, object_name, supports_upsert=any(key.whole for key in self.unique_keys))
 
     def field_infos(self) -> list[FieldInfo]:
         """Its columns for discovery."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import dagster as dg
 from pydantic import Field
@@ -15,28 +15,34 @@ from dagster_retl.model.sync import Sync
 class SyncRunConfig(dg.Config):
     """Options of one run of a sync; all defaults together are an ordinary run."""
 
-    full_refresh: bool = Field(False, description="Send the whole query result, whatever was delivered before.")
-    dry_run: bool = Field(False, description="Stop at the plan: nothing is written, nothing is materialized.")
-    limit: int | None = Field(None, description="Send at most this many rows.")
-    keys: list[dict[str, Any]] = Field(
-        [], description="Send only these rows: key field (as the destination calls it) and value of each."
-    )
-    replay: list[str] = Field([], description="Ids of dead letters whose rows are sent again, as they are now.")
-    overrides: list[str] = Field(
-        [], description=f"Guards that may not stop this run: {', '.join(guard.value for guard in Guard)}."
-    )
-    reset: bool = Field(
-        False, description="The destination reaches another account: start from an empty snapshot and send everything."
-    )
-    keep_snapshot: bool = Field(
-        False, description="The destination reaches another account that holds the same data: go on."
-    )
-    run_id: str | None = Field(
-        None, description="A queued run (retl_run_…) to execute, with the options it was queued with."
-    )
-    retry_outages: bool = Field(
-        True, description="Try again, twice, when the warehouse or the destination cannot be reached."
-    )
+    full_refresh: Annotated[bool, Field(description="Send the whole result, whatever was delivered before.")] = False
+    dry_run: Annotated[bool, Field(description="Stop at the plan: nothing is written or materialized.")] = False
+    limit: Annotated[int | None, Field(description="Send at most this many rows.", ge=0)] = None
+    # A field named `keys` would be taken for the method of that name by dict(config), which Dagster relies on.
+    only_keys: Annotated[
+        list[dict[str, Any]],
+        Field(alias="keys", description="Send only these rows: each a mapping of key field to value."),
+    ] = []
+    replay: Annotated[
+        list[str], Field(description="Ids of dead letters whose rows are sent again, as they are now.")
+    ] = []
+    overrides: Annotated[
+        list[str],
+        Field(description=f"Guards that may not stop this run: {', '.join(guard.value for guard in Guard)}."),
+    ] = []
+    reset: Annotated[
+        bool, Field(description="It is another account: start from an empty snapshot and send everything.")
+    ] = False
+    keep_snapshot: Annotated[
+        bool, Field(description="It is another account that holds the same data: go on with the snapshot.")
+    ] = False
+    run_id: Annotated[
+        str | None,
+        Field(description="A queued run (retl_run_…) to execute, with the options that it was queued with."),
+    ] = None
+    retry_outages: Annotated[
+        bool, Field(description="Try again, twice, when the warehouse or the destination cannot be reached.")
+    ] = True
 
     @classmethod
     def of(cls, options: RunOptions, *, retry_outages: bool = True) -> SyncRunConfig:
@@ -59,7 +65,7 @@ class SyncRunConfig(dg.Config):
             full_refresh=self.full_refresh,
             dry_run=self.dry_run,
             limit=self.limit,
-            keys=tuple(self.keys),
+            keys=tuple(self.only_keys),
             replay=tuple(self.replay),
             overrides=frozenset(map(_guard, self.overrides)),
             account_change=self._account_change(),

@@ -40,8 +40,10 @@ def description(project: Project, sync: Sync) -> str:
     key = ", ".join(f"`{name}`" for name in sync.key_fields) or "none"
     lines = [
         *([sync.description, ""] if sync.description else []),
-        f"**{sync.sync_mode.value}** into **{destination.name}** (`{sync.destination_id}`, {destination.connector}), "
-        f"object `{sync.object_name}`, key {key}.",
+        (
+            f"**{sync.sync_mode.value}** into **{destination.name}** (`{sync.destination_id}`, "
+            f"{destination.connector}), object `{sync.object_name}`, key {key}."
+        ),
         "",
         f"From warehouse `{sync.warehouse}`:",
         "",
@@ -104,9 +106,12 @@ def plan_markdown(plan: Plan) -> str:
     totals = plan.totals
     failed = ", ".join(f"{count} {code}" for code, count in sorted(totals.failed.items()))
     skipped = ", ".join(f"{count} {reason}" for reason, count in sorted(totals.skipped.items()))
-    parts = [
+    counts = (
         f"**{totals.send}** of {totals.read} rows would be sent ({totals.added} new, {totals.changed} changed), "
-        f"{totals.unchanged} are unchanged, {totals.removals_sent} records would be deleted.",
+        f"{totals.unchanged} are unchanged, {totals.removals_sent} records would be deleted."
+    )
+    parts = [
+        counts,
         plan.reason,
         failed and f"Would fail before delivery: {failed}.",
         skipped and f"Would be skipped: {skipped}.",

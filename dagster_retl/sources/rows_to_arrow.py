@@ -44,6 +44,9 @@ _EXACT_CLASSES: dict[int, tuple[type, ...]] = {
 """The Python classes that Arrow turns into these types without loss, or refuses."""
 
 
+_WITHOUT_ZONE = (pa.timestamp("us"), pa.time64("us"))
+
+
 def infer(values: Iterable[Any]) -> pa.DataType:
     """The type that holds all these values exactly; text where there is none, or where all are null."""
     present = [value for value in values if value is not None]
@@ -115,8 +118,10 @@ def _refuse_lossy(values: Sequence[Any], kind: pa.DataType) -> None:
     for found in set(map(type, values)) - {type(None)}:
         if not issubclass(found, allowed) or (found is dt.datetime and pa.types.is_date32(kind)):
             raise TypeError(f"a value of type {found.__name__}")
-    if kind == pa.timestamp("us") and any(value is not None and value.tzinfo is not None for value in values):
-        raise TypeError("a timestamp with a time zone")
+    if pa.types.is_float64(kind) and any(isinstance(value, int) and int(float(value)) != value for value in values):
+        raise ValueError("an integer that a double cannot hold")
+    if kind in _WITHOUT_ZONE and any(value is not None and value.tzinfo is not None for value in values):
+        raise TypeError("a value with a time zone")
 
 
 def to_array(name: str, values: Sequence[Any], kind: pa.DataType) -> pa.Array:

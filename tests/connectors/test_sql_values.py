@@ -19,9 +19,10 @@ from dagster_retl.connectors.sql_types import CoercionError, ColumnType, Kind, a
 from dagster_retl.errors import ErrorCode
 
 PARIS = timezone(timedelta(hours=2))
-NAIVE = datetime(2025, 3, 27, 17, 0, 0, 123456)
-AWARE = NAIVE.replace(tzinfo=PARIS)
-IN_UTC = datetime(2025, 3, 27, 15, 0, 0, 123456)
+AWARE = datetime(2025, 3, 27, 17, 0, 0, 123456, PARIS)
+NAIVE = AWARE.replace(tzinfo=None)
+IN_UTC = NAIVE - timedelta(hours=2)
+MIDNIGHT = datetime(2025, 2, 28, tzinfo=PARIS).replace(tzinfo=None)
 IDENTITY = UUID("12345678-1234-5678-1234-567812345678")
 DEEP = {"a": [1, 2.5, None, "é"], "big": 2**53 + 1}
 
@@ -119,8 +120,8 @@ def test_sensible_values_are_made_to_fit(sql_place: Place) -> None:
     sql_place.write_all(
         "upsert",
         [
-            {"id": "1", "number": Decimal("7.00"), "exact": 1.1, "flag": "true", "words": 42, "day": "2025-02-28"},
-            {"id": 2.0, "number": "8", "exact": "1.10", "flag": 1, "words": "42", "day": datetime(2025, 2, 28)},
+            {"id": "1", "number": Decimal("7.00"), "exact": 1.1, "flag": True, "words": 42, "day": "2025-02-28"},
+            {"id": 2.0, "number": "8", "exact": "1.10", "flag": 1, "words": "42", "day": MIDNIGHT},
         ],
     )
     first, second = sql_place.ask("SELECT number, exact, flag, words, day FROM t ORDER BY id")
@@ -142,11 +143,14 @@ def test_sensible_values_are_made_to_fit(sql_place: Place) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(sql_place: Place, field: str, value: Any) -> None:
+    if sql_place.dialect == "mysql" and field == "flag":
+        pytest.skip("a boolean of MySQL is a small number")
     _make_table(sql_place)
     bad, good = sql_place.write("upsert", [{"id": 1, field: value}, {"id": 2, field: None}])
     assert good.fault is None
     assert bad.fault is not None
-    assert bad.fault.code is ErrorCode.TYPE_COERCION
+    json_is_text = sql_place.dialect == "mysql" and field == "j"  # with a check constraint, in MariaDB
+    assert bad.fault.code is (ErrorCode.DESTINATION_VALIDATION if json_is_text else ErrorCode.TYPE_COERCION)
     assert field in bad.fault.message
 
 
@@ -272,6 +276,7 @@ def test_text_of_other_values(value: Any, text: str) -> None:
         (Kind.BYTES, "not base64!"),
         (Kind.FLOAT, "x"),
         (Kind.TIME, 1),
+        (Kind.BOOLEAN, "yes"),
     ],
 )
 def test_refusals_name_types_not_values(kind: Kind, value: Any) -> None:

@@ -80,7 +80,7 @@ OPEN_SCRIPT = "import sys; from dagster_retl.store.store import Store; print(Sto
 
 
 def test_six_processes_create_one_store(new_url: str) -> None:
-    command = [sys.executable, "-X", "dev", "-W", "error", "-c", OPEN_SCRIPT, new_url]
+    command = [sys.executable, "-W", "error", "-c", OPEN_SCRIPT, new_url]
     openers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)]
     answers = [opener.communicate(timeout=60) for opener in openers]
     # Standard error would hold a failed start, and any connection that nobody closed.

@@ -1,0 +1,197 @@
+"""A sync as a Dagster asset: one op that runs it, reports on it, and evaluates its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+
+from dagster_retl.engine.run import Report
+from dagster_retl.errors import ConfigurationError, ErrorCode, RetlError
+from dagster_retl.model.project import Project
+from dagster_retl.model.rows import Counters
+from dagster_retl.model.runs import Run, RunOptions
+from dagster_retl.model.sync import Sync
+from dagster_retl.orchestration.checks import check_results, check_specs, last_run
+from dagster_retl.orchestration.config import SyncRunConfig
+from dagster_retl.orchestration.metadata import (
+    SAMPLE_FAILURES,
+    Metadata,
+    definition_metadata,
+    delivery_metadata,
+    description,
+    failures_metadata,
+    plan_metadata,
+    run_metadata,
+)
+from dagster_retl.orchestration.names import TRIGGER_TAG, ServiceFactory, asset_key
+from dagster_retl.service import Service
+from dagster_retl.store.runs import options_from_json
+
+Progress = Callable[[Counters], None]
+Results = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
+
+OUTAGES = frozenset({ErrorCode.DESTINATION_DOWN, ErrorCode.SOURCE_UNAVAILABLE})
+"""Failures that may be over in a minute; all others need a person."""
+
+_RETRIES = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+_TRIGGERS_BY_TAG = {
+    "dagster/schedule_name": "schedule",
+    "dagster/sensor_name": "sensor",
+    "dagster/backfill": "backfill",
+    "dagster/from_automation_condition": "automation",
+}
+
+
+def sync_asset(
+    project: Project, sync: Sync, service_factory: ServiceFactory, *, on_progress: Progress | None = None
+) -> dg.AssetsDefinition:
+    """The asset of a sync. Raises `ConfigurationError` for a name, owner or tag that Dagster refuses."""
+
+    def execute(context: dg.AssetExecutionContext, config: SyncRunConfig) -> Results:
+        with service_factory() as service:
+            yield from _Step(context, config, service, sync, on_progress).execute()
+
+    try:
+        return dg.multi_asset(
+            name=sync.slug,
+            specs=[_spec(project, sync)],
+            check_specs=check_specs(sync),
+            can_subset=True,
+            retry_policy=_RETRIES,
+        )(execute)
+    except (dg.DagsterInvalidDefinitionError, dg.DagsterInvariantViolationError) as error:
+        raise ConfigurationError(
+            f"sync {sync.name!r} cannot be a Dagster asset: {error}",
+            hint="Change its slug, group, owners or tags.",
+        ) from None
+
+
+def _spec(project: Project, sync: Sync) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        asset_key(sync),
+        description=description(project, sync),
+        group_name=sync.group,
+        owners=list(sync.owners),
+        tags=dict(sync.tags),
+        kinds={project.destinations[sync.destination_id].connector, _warehouse_kind(project, sync)},
+        metadata=definition_metadata(sync),
+        skippable=True,  # a dry run materializes nothing
+    )
+
+
+def _warehouse_kind(project: Project, sync: Sync) -> str:
+    scheme = project.warehouses[sync.warehouse].url.partition(":")[0].partition("+")[0]
+    return "postgres" if scheme == "postgresql" else scheme
+
+
+class _Step:
+    """One attempt of the op: a run of the sync, or (checks selected alone) a look at the last one."""
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        config: SyncRunConfig,
+        service: Service,
+        sync: Sync,
+        on_progress: Progress | None,
+    ) -> None:
+        self._context = context
+        self._config = config
+        self._service = service
+        self._sync = sync
+        self._on_progress = on_progress
+
+    def execute(self) -> Results:
+        if not self._context.selected_asset_keys:
+            yield from self._checks(last_run(self._service, self._sync))
+            return
+        try:
+            report = self._run()
+        except RetlError as error:
+            raise self._failure(error) from None  # what lies behind it may hold secrets, and is in the message
+        if report.run.dry_run:
+            self._observe(run_metadata(report.run) | plan_metadata(report.plan))
+            return
+        metadata = run_metadata(report.run) | delivery_metadata(report.run, report.plan)
+        yield dg.MaterializeResult(
+            asset_key=asset_key(self._sync),
+            metadata=metadata | self._failures(report.run),
+            check_results=list(self._checks(report.run)),
+        )
+
+    def _run(self) -> Report:
+        """Run the sync; whatever ends it early, its counts are logged first."""
+        ended_well = False
+        try:
+            run_id, options = self._asked()
+            report = self._service.run(
+                self._sync.id,
+                options,
+                run_id=run_id,
+                trigger=_trigger(self._context.run.tags),
+                dagster_run_id=self._context.run.run_id,
+                dagster_step=self._sync.slug,
+                on_progress=self._on_progress,
+            )
+            ended_well = True
+        finally:
+            run = None if ended_well else self._recorded()
+            if run is not None:
+                self._observe(run_metadata(run) | self._failures(run))
+        return report
+
+    def _asked(self) -> tuple[str | None, RunOptions]:
+        """The queued run to execute, if any, and what is asked of the run."""
+        config = self._config
+        if config.run_id is None:
+            return None, self._with_replay(config.options())
+        queued = self._service.run_of(config.run_id)
+        if queued.sync_id != self._sync.id:
+            raise ConfigurationError(f"run {queued.id} is one of sync {queued.sync_name!r}, not {self._sync.name!r}")
+        # Executing a Dagster run again copies its configuration: that is a new run with the same options.
+        taken = queued.dagster_run_id not in (None, self._context.run.run_id)
+        return (None if taken else queued.id), options_from_json(queued.options)
+
+    def _with_replay(self, options: RunOptions) -> RunOptions:
+        if not options.replay:
+            return options
+        replays = self._service.replays(options.replay)
+        foreign = sorted(replays.keys() - {self._sync.id})
+        if foreign:
+            raise ConfigurationError(
+                f"some of the dead letters to replay are not of sync {self._sync.name!r}",
+                hint="Replay each sync's dead letters with a run of that sync.",
+            )
+        return replace(options, replay=replays[self._sync.id].replay, keys=replays[self._sync.id].keys)
+
+    def _recorded(self) -> Run | None:
+        return self._service.store.runs.find(self._context.run.run_id, self._sync.slug)
+
+    def _failure(self, error: RetlError) -> dg.Failure:
+        run = self._recorded()
+        metadata: Metadata = {"retl/error_code": dg.MetadataValue.text(error.code.value)}
+        retry = error.code in OUTAGES and self._config.retry_outages
+        description = f"{error.code}: {error.message}" + (f"\n{error.hint}" if error.hint else "")
+        return dg.Failure(description, metadata=(run_metadata(run) if run else {}) | metadata, allow_retries=retry)
+
+    def _observe(self, metadata: Metadata) -> None:
+        self._context.log_event(dg.AssetObservation(asset_key(self._sync), metadata=metadata))
+
+    def _failures(self, run: Run) -> Metadata:
+        letters = self._service.dead_letters(self._sync.id, run_id=run.id, limit=SAMPLE_FAILURES)
+        return failures_metadata(letters)
+
+    def _checks(self, run: Run | None) -> Iterator[dg.AssetCheckResult]:
+        names = {key.name for key in self._context.selected_asset_check_keys}
+        return check_results(self._sync, run, names)
+
+
+def _trigger(tags: Mapping[str, str]) -> str:
+    """Who asked for a Dagster run: what its launcher says, or what started it."""
+    if TRIGGER_TAG in tags:
+        return tags[TRIGGER_TAG]
+    return next((trigger for tag, trigger in _TRIGGERS_BY_TAG.items() if tag in tags), "manual")

@@ -1,0 +1,67 @@
+"""`build_definitions`: a project as Dagster definitions.
+
+It reads the project's list of syncs and nothing else: no store, no warehouse, no vendor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from dagster_retl.errors import ConfigurationError
+from dagster_retl.model.project import Project
+from dagster_retl.orchestration.assets import Progress, sync_asset
+from dagster_retl.orchestration.names import JOB_NAME, ServiceFactory
+from dagster_retl.orchestration.resources import project_resources
+from dagster_retl.orchestration.schedules import sync_schedules
+from dagster_retl.service import Service
+
+
+def build_definitions(project: Project) -> dg.Definitions:
+    """Assets, checks, schedules, sensors, resources and the job `retl_syncs` of a project.
+
+    Raises `ConfigurationError` for a sync whose slug, owners or tags Dagster refuses.
+    """
+    return definitions_of(project)
+
+
+def definitions_of(project: Project, *, on_progress: Progress | None = None) -> dg.Definitions:
+    """`build_definitions`, with somebody watching the runs of this process."""
+    service_factory = service_factory_of(project)
+    assets = [sync_asset(project, sync, service_factory, on_progress=on_progress) for sync in project.syncs]
+    sensors: list[dg.SensorDefinition] = []
+    _refuse_taken_names(project, [JOB_NAME, *(sensor.name for sensor in sensors)])
+    job = dg.define_asset_job(
+        JOB_NAME,
+        selection=dg.AssetSelection.assets(*assets),
+        description="Runs syncs; each run selects the assets of those it is for.",
+        executor_def=dg.in_process_executor,
+    )
+    return dg.Definitions(
+        assets=assets,
+        jobs=[job],
+        schedules=sync_schedules(project, service_factory),
+        sensors=sensors,
+        resources=project_resources(project),
+    )
+
+
+def service_factory_of(project: Project) -> ServiceFactory:
+    """Opens the project's service when it is called."""
+
+    def open_service() -> Service:
+        return Service.open(project)
+
+    return open_service
+
+
+def _refuse_taken_names(project: Project, taken: Iterable[str]) -> None:
+    """A schedule is named after its sync, and shares its names with jobs and sensors."""
+    for name in taken:
+        for sync in project.syncs:
+            if sync.slug == name:
+                raise ConfigurationError(
+                    f"sync {sync.name!r} cannot have the slug {name!r}: a job or sensor of that name exists",
+                    hint="Give it another `slug`.",
+                )

@@ -1,0 +1,35 @@
+"""Schedules: one for each sync with a cron expression, running by default."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from dagster_retl.model.project import Project
+from dagster_retl.model.sync import Sync
+from dagster_retl.orchestration.names import JOB_NAME, ServiceFactory, asset_key, run_tags
+
+
+def sync_schedules(project: Project, service_factory: ServiceFactory) -> list[dg.ScheduleDefinition]:
+    """The schedules of a project, named after the syncs' slugs."""
+    return [sync_schedule(project, sync, service_factory) for sync in project.syncs if sync.schedule.type == "cron"]
+
+
+def sync_schedule(project: Project, sync: Sync, service_factory: ServiceFactory) -> dg.ScheduleDefinition:
+    """A schedule that asks the store at each tick whether its sync is enabled."""
+    running = project.writes and sync.enabled
+
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        with service_factory() as service:
+            if not service.is_enabled(sync):
+                return dg.SkipReason(f"sync {sync.name!r} is disabled; `retl syncs enable {sync.slug}` starts it")
+        return dg.RunRequest(asset_selection=[asset_key(sync)], tags=run_tags(sync))
+
+    return dg.ScheduleDefinition(
+        name=sync.slug,
+        job_name=JOB_NAME,
+        cron_schedule=sync.schedule.expression,
+        execution_timezone=sync.schedule.timezone,
+        execution_fn=tick,
+        default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
+        description=f"Runs sync {sync.name!r}.",
+    )
