@@ -97,7 +97,7 @@ class Database(ABC):
 
     @abstractmethod
     def quote(self, name: str) -> str:
-        """An identifier, quoted where the dialect needs it."""
+        """An identifier, quoted for the dialect."""
 
     def table(self, object_name: str, *, fresh: bool = False) -> Table:
         """The table that an object name means, read once. Raises `SCHEMA_DRIFT` when there is none."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import quoted_name
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from dagster_retl.connectors.sql_database import Change
@@ -13,9 +14,15 @@ from dagster_retl.model.rows import Operation
 
 
 def _target(change: Change) -> sa.TableClause:
+    """The table, with all names quoted: SQLAlchemy does not know every word that a database reserves."""
     name = change.table.name
-    columns: list[sa.ColumnClause[Any]] = [sa.column(column) for column in change.columns]
-    return sa.table(name.name, *columns, schema=name.schema)
+    columns: list[sa.ColumnClause[Any]] = [sa.column(quoted_name(column, True)) for column in change.columns]
+    schema = quoted_name(name.schema, True) if name.schema else None
+    return sa.table(quoted_name(name.name, True), *columns, schema=schema)
+
+
+def _key_columns(change: Change, target: sa.TableClause) -> list[Any]:
+    return [target.c[key] for key in change.keys]
 
 
 def _binds(change: Change) -> dict[str, sa.BindParameter[Any]]:
@@ -52,19 +59,21 @@ def _delete(change: Change) -> sa.Executable:
 
 
 def _upsert_postgresql(change: Change) -> sa.Executable:
-    statement = postgresql.insert(_target(change)).values(_binds(change))
+    target = _target(change)
+    statement = postgresql.insert(target).values(_binds(change))
     if not change.payload:
-        return statement.on_conflict_do_nothing(index_elements=list(change.keys))
-    values = {name: statement.excluded[name] for name in change.payload}
-    return statement.on_conflict_do_update(index_elements=list(change.keys), set_=values)
+        return statement.on_conflict_do_nothing(index_elements=_key_columns(change, target))
+    values = {target.c[name]: statement.excluded[name] for name in change.payload}
+    return statement.on_conflict_do_update(index_elements=_key_columns(change, target), set_=values)
 
 
 def _upsert_sqlite(change: Change) -> sa.Executable:
-    statement = sqlite.insert(_target(change)).values(_binds(change))
+    target = _target(change)
+    statement = sqlite.insert(target).values(_binds(change))
     if not change.payload:
-        return statement.on_conflict_do_nothing(index_elements=list(change.keys))
-    values = {name: statement.excluded[name] for name in change.payload}
-    return statement.on_conflict_do_update(index_elements=list(change.keys), set_=values)
+        return statement.on_conflict_do_nothing(index_elements=_key_columns(change, target))
+    values = {target.c[name]: statement.excluded[name] for name in change.payload}
+    return statement.on_conflict_do_update(index_elements=_key_columns(change, target), set_=values)
 
 
 def _upsert_mysql(change: Change) -> sa.Executable:

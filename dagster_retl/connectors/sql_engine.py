@@ -172,7 +172,7 @@ class EngineDatabase(Database):
         self._engine.dispose()
 
     def quote(self, name: str) -> str:
-        return self._engine.dialect.identifier_preparer.quote(name)
+        return self._engine.dialect.identifier_preparer.quote_identifier(name)
 
     def _connect(self) -> sa.Connection:
         try:

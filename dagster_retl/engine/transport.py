@@ -67,12 +67,18 @@ class Transport:
             follow_redirects=False,
             trust_env=False,
             headers={"User-Agent": "dagster-retl"},
+            event_hooks={"request": [self._check]},
         )
         self.traffic = Traffic()
         self.ambiguous = False
 
     def close(self) -> None:
         self._client.close()
+
+    def _check(self, request: httpx.Request) -> None:
+        """For every request, those of `httpx.Auth` too, which come without a timeout."""
+        request.extensions.setdefault("timeout", self._client.timeout.as_dict())
+        self._connector.allow(request.url)
 
     def run(self, exchange: Exchange[T]) -> T:
         """Drive a conversation to its end. Raises `DestinationError`."""
@@ -118,13 +124,12 @@ class Transport:
             params=dict(request.params) or None,
             content=request.content,
         )
-        self._connector.allow(built.url)
         self.traffic.requests += 1
         self.traffic.bytes_sent += len(request.content or b"")
         try:
             response = self._client.send(built)
         except httpx.TransportError as error:
-            return None, self._lost(request, error)
+            return None, self._lost(request, error, reached=_same(error, built))
         return response, self._outage(request, response)
 
     def _outage(self, request: Request, response: httpx.Response) -> DestinationError | None:
@@ -136,19 +141,14 @@ class Transport:
             request, message, ErrorCode.DESTINATION_UNAVAILABLE, ambiguous=ambiguous, vendor_code=vendor_code
         )
 
-    def _lost(self, request: Request, error: httpx.TransportError) -> DestinationError:
-        unsent = isinstance(
-            error,
-            (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol),
-        )
+    def _lost(self, request: Request, error: httpx.TransportError, *, reached: bool) -> DestinationError:
+        """reached: it was the request itself that got lost, not one that fetched a token for it."""
+        unsent = isinstance(error, _NEVER_SENT) or not reached
         timeout = isinstance(error, httpx.TimeoutException)
         code = ErrorCode.TIMEOUT if timeout and not unsent else ErrorCode.DESTINATION_UNAVAILABLE
-        where = f"{request.method} {self._client.base_url.join(request.url).host}"
-        what = (
-            f"no answer within {self._connector.config.timeout:g} s"
-            if timeout
-            else (str(error) or type(error).__name__)
-        )
+        where = f"{request.method} {error.request.url.host}"
+        waited = f"no answer within {self._connector.config.timeout:g} s"
+        what = waited if timeout else (str(error) or type(error).__name__)
         return self._failure(request, f"{where}: {what}", code, ambiguous=not unsent)
 
     def _failure(
@@ -171,3 +171,10 @@ class Transport:
     def _pause(self, response: httpx.Response | None, attempt: int) -> float:
         asked = retry_after(response.headers.get("Retry-After")) if response is not None else None
         return min(LONGEST_WAIT, asked) if asked is not None else backoff(attempt)
+
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+
+
+def _same(error: httpx.TransportError, built: httpx.Request) -> bool:
+    return error.request.url == built.url

@@ -22,14 +22,14 @@ class SyncRunConfig(dg.Config):
     only_keys: Annotated[
         list[dict[str, Any]],
         Field(alias="keys", description="Send only these rows: each a mapping of key field to value."),
-    ] = []
+    ] = []  # noqa: RUF012 - pydantic copies defaults
     replay: Annotated[
         list[str], Field(description="Ids of dead letters whose rows are sent again, as they are now.")
-    ] = []
+    ] = []  # noqa: RUF012 - pydantic copies defaults
     overrides: Annotated[
         list[str],
         Field(description=f"Guards that may not stop this run: {', '.join(guard.value for guard in Guard)}."),
-    ] = []
+    ] = []  # noqa: RUF012 - pydantic copies defaults
     reset: Annotated[
         bool, Field(description="It is another account: start from an empty snapshot and send everything.")
     ] = False
@@ -47,16 +47,18 @@ class SyncRunConfig(dg.Config):
     @classmethod
     def of(cls, options: RunOptions, *, retry_outages: bool = True) -> SyncRunConfig:
         """The configuration that says these options."""
-        return cls(
-            full_refresh=options.full_refresh,
-            dry_run=options.dry_run,
-            limit=options.limit,
-            keys=[dict(key) for key in options.keys],
-            replay=list(options.replay),
-            overrides=sorted(guard.value for guard in options.overrides),
-            reset=options.account_change is AccountChange.RESET,
-            keep_snapshot=options.account_change is AccountChange.KEEP_SNAPSHOT,
-            retry_outages=retry_outages,
+        return cls.model_validate(
+            {
+                "full_refresh": options.full_refresh,
+                "dry_run": options.dry_run,
+                "limit": options.limit,
+                "keys": [dict(key) for key in options.keys],
+                "replay": list(options.replay),
+                "overrides": sorted(guard.value for guard in options.overrides),
+                "reset": options.account_change is AccountChange.RESET,
+                "keep_snapshot": options.account_change is AccountChange.KEEP_SNAPSHOT,
+                "retry_outages": retry_outages,
+            }
         )
 
     def options(self) -> RunOptions:

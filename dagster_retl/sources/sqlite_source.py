@@ -2,7 +2,7 @@
 
 A SQLite column may hold a different type in each row. The types are therefore counted first, by the same
 query in the same transaction: integers only → int64 (bool where the column is declared BOOLEAN and holds
-0 and 1 only), integers and reals → double, blobs only → binary, text → text. A mixture is read as text,
+0 and 1 only), integers up to 2^53 and reals → double, blobs only → binary, text → text. A mixture is read as text,
 and the extract's notes say so. Dates are text in SQLite, and stay text. Reals are binary doubles, declared
 DECIMAL or not.
 """
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from threading import Timer
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from dagster_retl.sources.rows_to_arrow import to_block
 
 _EXACT_IN_DOUBLE = 2**53
 _VIEW = "retl_query"
+_NAMES = {int: "numbers", float: "numbers", str: "text", bytes: "blobs", type(None): "nothing"}
 
 
 class SQLiteSource(Source):
@@ -116,39 +118,39 @@ def _planned(connection: sqlite3.Connection, sql: str, names: list[str]) -> tupl
 
 
 def _counts(column: str) -> str:
-    counted = [f"total(typeof({column}) = '{kind}')" for kind in ("integer", "real", "text", "blob")]
-    integer = f"CASE typeof({column}) WHEN 'integer' THEN {column} END"
-    return ", ".join([*counted, f"min({integer})", f"max({integer})"])
+    return f"min({column}), max({column}), count({column}), total(typeof({column}) = 'integer')"
 
 
 @dataclass(frozen=True, slots=True)
 class _Census:
-    """How many values of each type a column holds, and the span of its integers."""
+    """What tells the types in a column: SQLite orders numbers before text before blobs
+    (https://www.sqlite.org/datatype3.html#sort_order), so the ends show what lies between."""
 
+    least: Any
+    most: Any
+    count: int
     integers: float
-    reals: float
-    texts: float
-    blobs: float
-    least: int | None
-    most: int | None
-
-    @property
-    def present(self) -> list[str]:
-        return [name for name in ("integers", "reals", "texts", "blobs") if getattr(self, name)]
-
-    @property
-    def largest(self) -> int:
-        return max(abs(self.least or 0), abs(self.most or 0))
 
     def mixture(self) -> str | None:
         """The types, where text is the only one that holds them all exactly."""
-        return " and ".join(self.present) if len(self.present) > 1 and self.kind("") == pa.string() else None
+        if self._numeric:
+            return "integers beyond 2^53 and reals" if self.kind("") == pa.string() else None
+        first, last = _NAMES[type(self.least)], _NAMES[type(self.most)]
+        return f"{first} and {last}" if first != last else None
+
+    @property
+    def _numeric(self) -> bool:
+        return isinstance(self.most, (int, float))
 
     def kind(self, declared: str) -> pa.DataType:
         """The Arrow type that holds all values exactly."""
-        if self.present == ["integers"]:
-            is_boolean = declared.startswith("BOOL") and (self.least, self.most) in ((0, 0), (0, 1), (1, 1))
+        if self._numeric:
+            return self._number(declared)
+        return pa.binary() if isinstance(self.least, bytes) else pa.string()
+
+    def _number(self, declared: str) -> pa.DataType:
+        if self.integers == self.count:
+            is_boolean = declared.startswith("BOOL") and self.least >= 0 and self.most <= 1
             return pa.bool_() if is_boolean else pa.int64()
-        if self.present == ["reals"] or (self.present == ["integers", "reals"] and self.largest <= _EXACT_IN_DOUBLE):
-            return pa.float64()
-        return pa.binary() if self.present == ["blobs"] else pa.string()
+        exact = not self.integers or max(abs(self.least), abs(self.most)) <= _EXACT_IN_DOUBLE
+        return pa.float64() if exact else pa.string()

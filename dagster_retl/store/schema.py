@@ -171,6 +171,7 @@ dead_letters = Table(
     Column("resolution", Text),
     Column("silenced", Boolean, nullable=False),
     Index("dead_letters_open", "sync_id", "epoch", "key", unique=True, **_where(_OPEN)),
+    Index("dead_letters_by_time", "first_seen_at", "id"),
     Index("dead_letters_open_by_time", "first_seen_at", "id", **_where(_OPEN)),
     Index("dead_letters_open_by_sync", "sync_id", "first_seen_at", "id", **_where(_OPEN)),
     Index("dead_letters_resolved_by_time", "first_seen_at", "id", **_where(_RESOLVED)),

@@ -16,7 +16,7 @@ from dagster_retl.testing.contract import ConnectorContract
 
 TABLE = """CREATE TABLE contacts (
     id VARCHAR(20) PRIMARY KEY, name VARCHAR(40) CHECK (name <> 'poison'), text VARCHAR(200), amount {amount},
-    big BIGINT, nothing INTEGER, flag BOOLEAN, "address.city" VARCHAR(40)
+    big BIGINT, "nothing" INTEGER, flag BOOLEAN, "address.city" VARCHAR(40)
 )"""
 
 
@@ -25,7 +25,7 @@ class _OfAFile(ConnectorContract):
     dialect: ClassVar[str]
     amount: ClassVar[str]
     kind: ClassVar[type[Place]]
-    examples = 10
+    examples = 5
 
     def destination(self) -> AbstractContextManager[Place]:
         return self._file()

@@ -41,7 +41,7 @@ def start(
 def wait_until(condition: Callable[[], bool], child: subprocess.Popen[bytes], seconds: float = 30) -> None:
     until = time.monotonic() + seconds
     while not condition():
-        assert child.poll() is None, (child.stderr and child.stderr.read() or b"").decode()
+        assert child.poll() is None, child.communicate()[1].decode()
         assert time.monotonic() < until, "the run did not get that far"
         time.sleep(0.005)
 

@@ -238,11 +238,8 @@ def test_dry_run_writes_nothing(mirror: World) -> None:
     mirror.put((1, "a", 1), (2, "b", 2))
     report = mirror.run(dry_run=True)
     assert (report.plan.totals.added, mirror.writes()) == (2, 0)
-    assert [(row.change, row.record_keys, row.values["name"]) for row in report.plan.samples][0] == (
-        "create",
-        {"id": 1},
-        "a",
-    )
+    sample = report.plan.samples[0]
+    assert (sample.change, sample.record_keys, sample.values["name"]) == ("create", {"id": 1}, "a")
     assert mirror.service.store.snapshots.pointer(mirror.project.syncs[0].id) is None
 
 

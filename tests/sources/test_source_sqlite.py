@@ -83,8 +83,8 @@ def test_a_late_value_of_another_type_makes_the_column_text(path: Path) -> None:
     assert table.column("v").to_pylist()[-3:] == ["100", "late", "1.5"]
     assert table.column("w").to_pylist()[-2:] == ["9007199254740993", "0.5"]
     assert extract.notes == (
-        "column 'v' holds integers and reals and texts and is read as text",
-        "column 'w' holds integers and reals and is read as text",
+        "column 'v' holds numbers and text and is read as text",
+        "column 'w' holds integers beyond 2^53 and reals and is read as text",
     )
 
 

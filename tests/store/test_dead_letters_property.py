@@ -150,7 +150,7 @@ class Real:
 
 
 # The store is shared by the examples; each has a sync of its own.
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(OPERATIONS, max_size=12))
 def test_any_sequence_of_operations(store: Store, operations: list[tuple[str, Any]]) -> None:
     model, real = Model(), Real(store)

@@ -86,6 +86,16 @@ def test_the_fence_lets_only_the_holder_write(store: Store) -> None:
     assert [entry.action for _, entry in store.audit.list()] == ["write"]
 
 
+def test_an_earlier_attempt_of_the_same_run_is_fenced_too(store: Store) -> None:
+    first = store.leases.acquire("s", "run_1", ttl=0.0)
+    second = store.leases.acquire("s", "run_1")
+    assert second.previous_run_id == "run_1"
+    with pytest.raises(LeaseLostError), store.fenced(first):
+        pytest.fail("the fence is open")
+    assert not store.leases.release(first)
+    assert store.leases.heartbeat(second).token == 2
+
+
 def test_a_release_in_a_failed_commit_did_not_happen(store: Store) -> None:
     lease = store.leases.acquire("s", "run_1")
 

@@ -6,19 +6,21 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from dagster_retl.errors import ConfigurationError, NotFoundError, StoreError
 from dagster_retl.store import migrations
 from dagster_retl.store.database import Database
 from dagster_retl.store.migrate import SCRIPTS, VERSION_TABLE, ensure_schema
-from dagster_retl.store.schema import metadata
+from dagster_retl.store.schema import metadata, notices
 from dagster_retl.store.store import Store
 
 NEXT_REVISION = """
@@ -76,12 +78,26 @@ def test_everything_on_postgres_is_in_its_own_schema(postgres_url: str) -> None:
         assert list(schemas) == ["retl"]
 
 
-OPEN_SCRIPT = "import sys; from dagster_retl.store.store import Store; print(Store.open(sys.argv[1]).uuid)"
+OPEN_SCRIPT = """
+import sys
+from dagster_retl.store.store import Store
+print("ready", flush=True)
+sys.stdin.readline()
+print(Store.open(sys.argv[1]).uuid)
+"""
 
 
 def test_six_processes_create_one_store(new_url: str) -> None:
     command = [sys.executable, "-W", "error", "-c", OPEN_SCRIPT, new_url]
-    openers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    openers = [subprocess.Popen(command, text=True, **pipes) for _ in range(6)]
+    for opener in openers:
+        assert opener.stdout is not None
+        assert opener.stdout.readline() == "ready\n"
+    for opener in openers:
+        assert opener.stdin is not None
+        opener.stdin.write("go\n")
+        opener.stdin.flush()
     answers = [opener.communicate(timeout=60) for opener in openers]
     # Standard error would hold a failed start, and any connection that nobody closed.
     assert [errors for _, errors in answers] == [""] * 6
@@ -190,3 +206,23 @@ def test_readers_are_not_held_up_by_a_writer(store: Store) -> None:
         store.audit.add(conn, "somebody", "test", "x")
         assert store.audit.list() == []
     assert [entry.subject for _, entry in store.audit.list()] == ["x"]
+
+
+def test_transactions_that_read_before_they_write_take_turns(store: Store) -> None:
+    store.notices.put("count", "0")
+
+    def count() -> None:
+        for _ in range(10):
+            with store.begin() as conn:
+                row = conn.execute(
+                    select(notices.c.state).where(notices.c.key == "count").with_for_update()
+                ).scalar_one()
+                time.sleep(0.002)
+                conn.execute(update(notices).values(state=str(int(row) + 1)))
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(count) for _ in range(3)]:
+            done.result(timeout=30)
+    notice = store.notices.get("count")
+    assert notice is not None
+    assert notice.state == "30"

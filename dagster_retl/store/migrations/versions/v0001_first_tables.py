@@ -108,6 +108,7 @@ def _dead_letters() -> None:
     op.create_index("dead_letters_by_code", "dead_letters", ["error_code", "resolved_at", "first_seen_at", "id"])
     op.create_index("dead_letters_by_key", "dead_letters", ["sync_id", "epoch", "key", "first_seen_at"])
     op.create_index("dead_letters_by_run", "dead_letters", ["run_id", "first_seen_at", "id"])
+    op.create_index("dead_letters_by_time", "dead_letters", ["first_seen_at", "id"])
     op.create_index("dead_letters_open", "dead_letters", ["sync_id", "epoch", "key"], unique=True, **_OPEN)
     op.create_index("dead_letters_open_by_sync", "dead_letters", ["sync_id", "first_seen_at", "id"], **_OPEN)
     op.create_index("dead_letters_open_by_time", "dead_letters", ["first_seen_at", "id"], **_OPEN)

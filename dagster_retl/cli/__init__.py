@@ -1,0 +1,49 @@
+"""The command line: `retl …`. Exit codes: 0 ok, 1 failed, 2 usage, 3 finished with dead letters."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from dagster_retl.cli import demo, dlq, project, runs, store, syncs, up
+from dagster_retl.cli.app import App
+from dagster_retl.cli.session import Session
+
+__all__ = ["main"]
+
+
+@click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--project",
+    "path",
+    type=click.Path(path_type=Path),
+    envvar="RETL_PROJECT",
+    help="The project file, or its folder; otherwise RETL_PROJECT, otherwise retl.yaml here.",
+)
+@click.version_option(version("dagster-retl"), prog_name="retl")
+@click.pass_obj
+def main(session: Session, path: Path | None) -> None:
+    """Reverse ETL that is native to Dagster: write what your warehouse knows into the tools that people use.
+
+    Every command takes --json. Exit codes: 0 ok, 1 failed, 2 usage, 3 finished with dead letters.
+    """
+    session.path = path
+
+
+for _command in (
+    project.init,
+    demo.demo,
+    project.check,
+    syncs.syncs,
+    syncs.plan,
+    runs.run,
+    runs.runs,
+    dlq.dlq,
+    up.up,
+    project.connectors,
+    project.schema,
+    store.db,
+):
+    main.add_command(_command)

@@ -1,0 +1,209 @@
+"""`retl dlq`: the rows that could not be written; resolve them, send them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import click
+from rich.console import RenderableType
+from rich.text import Text
+
+from dagster_retl.cli import exits, output, words
+from dagster_retl.cli.app import CommandGroup
+from dagster_retl.cli.documents import letter_document, run_document, stats_document
+from dagster_retl.cli.keys import with_prefix
+from dagster_retl.cli.launching import launch
+from dagster_retl.cli.runs import show_run
+from dagster_retl.cli.session import Session, actor
+from dagster_retl.errors import ErrorCode
+from dagster_retl.model.ids import DEAD_LETTER_PREFIX, RUN_PREFIX
+from dagster_retl.model.runs import DeadLetter, Run
+from dagster_retl.service import Service
+
+_MOST = 10_000
+"""Dead letters that one replay takes."""
+
+
+@click.group(cls=CommandGroup)
+def dlq() -> None:
+    """Dead letters: the rows that could not be written."""
+
+
+@dlq.command("list")
+@click.argument("sync", required=False)
+@click.option("--resolved", is_flag=True, help="The resolved ones, not the open ones.")
+@click.option("--run", "run_id", metavar="RUN", help="Only those that this run saw last.")
+@click.option("--code", type=click.Choice([code.value for code in ErrorCode]), metavar="CODE", help="Only this error.")
+@click.option("--limit", type=click.IntRange(1, _MOST), default=50, show_default=True, help="At most so many.")
+@click.pass_obj
+def list_letters(
+    session: Session, sync: str | None, resolved: bool, run_id: str | None, code: str | None, limit: int
+) -> None:
+    """The open dead letters, of all syncs or of SYNC, newest first."""
+    with session.service() as service:
+        letters = service.dead_letters(
+            sync,
+            resolved=resolved,
+            run_id=with_prefix(run_id, RUN_PREFIX) if run_id else None,
+            error_code=code,
+            limit=limit,
+        )
+        names = {each.id: each.slug for each in service.project.syncs}
+    if session.json:
+        output.document([letter_document(letter) for letter in letters])
+    elif letters:
+        show_letters(session, letters, {} if sync else names)
+        _after_list(session, letters, limit, resolved=resolved)
+    else:
+        output.line(session, "no resolved dead letters" if resolved else "no open dead letters")
+
+
+@dlq.command("show")
+@click.argument("entry", metavar="ID")
+@click.pass_obj
+def show(session: Session, entry: str) -> None:
+    """One dead letter in full."""
+    with session.service() as service:
+        letter = service.dead_letter(with_prefix(entry, DEAD_LETTER_PREFIX))
+        names = {each.id: each.slug for each in service.project.syncs}
+    if session.json:
+        output.document(letter_document(letter))
+        return
+    output.line(session, (letter.error_code, "bold yellow"), "  ", letter.message)
+    output.facts(session, _facts(letter, names.get(letter.sync_id, letter.sync_id)))
+    if not letter.resolved:
+        output.hint(session, f"`retl dlq replay {_short(letter)}` sends the row again, as the warehouse has it now.")
+
+
+@dlq.command()
+@click.argument("sync", required=False)
+@click.pass_obj
+def stats(session: Session, sync: str | None) -> None:
+    """How many dead letters there are, and why the open ones failed."""
+    with session.service() as service:
+        found = service.dead_letter_stats(sync)
+    if session.json:
+        output.document(stats_document(found))
+        return
+    output.facts(
+        session, [("open", words.count(found.open_count, "yellow")), ("resolved", words.count(found.resolved_count))]
+    )
+    by_code = sorted(found.by_error_code.items(), key=lambda item: (-item[1], item[0]))
+    if by_code:
+        output.table(session, ("=open by error", ">"), [[Text(code), words.count(number)] for code, number in by_code])
+
+
+@dlq.command()
+@click.argument("entries", metavar="ID...", nargs=-1, required=True)
+@click.option(
+    "--resolution",
+    required=True,
+    metavar="WORD",
+    help="Why it is resolved: skipped (leave this version alone), manual_push (it was written by hand), "
+    "or a word of your own, such as fixed_upstream (the next run tries again).",
+)
+@click.pass_obj
+def resolve(session: Session, entries: tuple[str, ...], resolution: str) -> None:
+    """Close dead letters; all of them or, when one does not exist, none."""
+    ids = _ids(entries)
+    with session.service() as service:
+        closed = service.resolve(ids, resolution, actor=actor())
+    if session.json:
+        output.document({"resolved_ids": closed, "resolution": resolution})
+        return
+    earlier = len(set(ids)) - len(closed)
+    remark = f", {earlier:,} had been resolved before" if earlier else ""
+    output.line(session, f"{len(closed):,} resolved as {resolution}{remark}")
+
+
+@dlq.command()
+@click.argument("entries", metavar="[ID...]", nargs=-1)
+@click.option("--sync", metavar="SYNC", help="All open dead letters of this sync.")
+@click.option("--all", "everything", is_flag=True, help="All open dead letters of the project.")
+@click.pass_obj
+def replay(session: Session, entries: tuple[str, ...], sync: str | None, everything: bool) -> int:
+    """Read the rows of dead letters again and write what is true now: one run for each sync."""
+    if sum((bool(entries), sync is not None, everything)) != 1:
+        raise click.UsageError("say which dead letters: ids, --sync SYNC, or --all")
+    with session.service() as service:
+        ids = _ids(entries) if entries else _open(service, sync)
+        done = _replayed(session, service, ids)
+        left = service.dead_letter_stats(sync).open_count
+    if session.json:
+        output.document([run_document(each) for each in done])
+        return exits.of_runs(done)
+    for each in done:
+        show_run(session, each)
+    output.line(session, f"{left:,} dead letters open now" if done else "no open dead letters")
+    return exits.of_runs(done)
+
+
+def show_letters(session: Session, letters: Sequence[DeadLetter], names: dict[str, str]) -> None:
+    """Dead letters as a table; `names`: of syncs by id, where a column should tell them."""
+    now = datetime.now(UTC)
+    terminal = session.out.is_terminal
+    why = ("why",) if terminal else ("=error", "=why")
+    columns = (*(("=sync",) if names else ()), "key", *why, ">tries", "=last seen", "=id")
+    rows = [_row(letter, names, now, stacked=terminal) for letter in letters]
+    output.table(session, columns, rows)
+
+
+def _row(letter: DeadLetter, names: dict[str, str], now: datetime, *, stacked: bool) -> list[RenderableType]:
+    sync: list[RenderableType] = [words.name(names.get(letter.sync_id, letter.sync_id))] if names else []
+    code = Text(letter.error_code, style="yellow")
+    message = Text(letter.message)
+    return [
+        *sync,
+        words.key(letter.record_keys) if letter.record_keys else Text(f"{letter.rows:,} rows", style="dim"),
+        *([Text("\n").join([code, message])] if stacked else [code, message]),
+        words.count(letter.attempts),
+        words.age(letter.last_seen_at, now),
+        Text(_short(letter), style="dim"),
+    ]
+
+
+def _after_list(session: Session, letters: Sequence[DeadLetter], limit: int, *, resolved: bool) -> None:
+    if len(letters) == limit:
+        output.hint(session, "There may be more: `--limit` shows them, `retl dlq stats` counts them.")
+    if not resolved:
+        output.hint(session, "`retl dlq replay --all` sends their rows again, as the warehouse has them now.")
+
+
+def _facts(letter: DeadLetter, sync: str) -> list[tuple[str, RenderableType]]:
+    facts: list[tuple[str, RenderableType]] = [
+        ("id", Text(letter.id)),
+        ("sync", words.name(sync)),
+        ("key", words.key(letter.record_keys)),
+        ("operation", Text(letter.operation)),
+        ("vendor code", Text(letter.vendor_code or "–")),
+        ("tries", words.count(letter.attempts)),
+        ("rows", words.count(letter.rows)),
+        ("first seen", words.clock(letter.first_seen_at)),
+        ("last seen", words.clock(letter.last_seen_at)),
+        ("last run", Text(letter.run_id)),
+    ]
+    if letter.held:
+        facts.append(("held", Text("it may have arrived: no run sends it until somebody decides", style="yellow")))
+    if letter.resolved:
+        facts.append(("resolved", Text.assemble(words.clock(letter.resolved_at), f"  {letter.resolution}")))
+    return facts
+
+
+def _short(letter: DeadLetter) -> str:
+    return letter.id.removeprefix(DEAD_LETTER_PREFIX)
+
+
+def _ids(entries: Sequence[str]) -> list[str]:
+    return [with_prefix(entry, DEAD_LETTER_PREFIX) for entry in entries]
+
+
+def _open(service: Service, sync: str | None) -> list[str]:
+    """The open dead letters of a sync, or of all syncs that the project still has."""
+    syncs = {each.id for each in service.project.syncs}
+    return [letter.id for letter in service.dead_letters(sync, limit=_MOST) if letter.sync_id in syncs]
+
+
+def _replayed(session: Session, service: Service, ids: Sequence[str]) -> list[Run]:
+    asked = service.replays(ids).items()
+    return [launch(session, service.project, sync_id, options, trigger="replay") for sync_id, options in asked]

@@ -1,0 +1,47 @@
+"""Running syncs through the project's Dagster instance, with a progress bar for people who watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from dagster_retl.cli.session import Session
+from dagster_retl.model.project import Project
+from dagster_retl.model.rows import Counters
+from dagster_retl.model.runs import Run, RunOptions
+
+OnProgress = Callable[[Counters], None]
+
+
+def launch(session: Session, project: Project, slug: str, options: RunOptions, *, trigger: str = "cli") -> Run:
+    """Run a sync to its end, whatever end that is. Raises `RetlError` when it could not be begun."""
+    # Dagster takes more than a second to import; only commands that run something should wait for it.
+    from dagster_retl.orchestration.launch import launch as launch_in_dagster  # noqa: PLC0415
+
+    with _progress(session, slug) as show:
+        return launch_in_dagster(project, slug, options, on_progress=show, trigger=trigger)
+
+
+@contextmanager
+def _progress(session: Session, slug: str) -> Iterator[OnProgress | None]:
+    """A bar on stderr while the block lasts; nothing when nobody watches."""
+    if session.json or not session.err.is_terminal:
+        yield None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=session.err, transient=True) as bar:
+        task = bar.add_task(f"[bold]{slug}[/]  reading", total=None)
+
+        def show(counters: Counters) -> None:
+            total = counters.read + counters.removed
+            bar.update(task, description=f"[bold]{slug}[/]  writing", total=total, completed=settled(counters))
+
+        yield show
+
+
+def settled(counters: Counters) -> int:
+    """The rows and removals of which the run knows the outcome."""
+    rows = counters.written + counters.failed + counters.unchanged + counters.skipped
+    return rows + counters.deleted + counters.delete_failed + counters.delete_skipped

@@ -1,0 +1,60 @@
+"""The options of `run` and `plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from dagster_retl.cli.keys import keys_of
+from dagster_retl.model.runs import AccountChange, Guard, RunOptions
+from dagster_retl.model.sync import Sync
+
+_OPTIONS = (
+    click.option("--full-refresh", is_flag=True, help="Send the whole result, changed or not."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Send at most N rows."),
+    click.option(
+        "--key",
+        "keys",
+        multiple=True,
+        metavar="KEY",
+        help="Send only this row: its key, or `field=value,field=value`. Can be given several times.",
+    ),
+    click.option(
+        "--override",
+        "overrides",
+        multiple=True,
+        type=click.Choice([guard.value for guard in Guard]),
+        help="Let this guard not stop this run. Can be given several times.",
+    ),
+    click.option("--reset", is_flag=True, help="Another account: begin with an empty snapshot, send everything."),
+    click.option("--keep-snapshot", is_flag=True, help="Another account id, the same data: go on."),
+)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say what is special about a run."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def build(sync: Sync, chosen: dict[str, Any], *, dry_run: bool = False) -> RunOptions:
+    """What was chosen. Raises `click.UsageError` for what cannot go together."""
+    if chosen["reset"] and chosen["keep_snapshot"]:
+        raise click.UsageError("--reset and --keep-snapshot say opposite things: choose one")
+    return RunOptions(
+        full_refresh=chosen["full_refresh"],
+        dry_run=dry_run,
+        limit=chosen["limit"],
+        keys=keys_of(sync, chosen["keys"]),
+        overrides=frozenset(Guard(name) for name in chosen["overrides"]),
+        account_change=_account_change(chosen),
+    )
+
+
+def _account_change(chosen: dict[str, Any]) -> AccountChange:
+    if chosen["reset"]:
+        return AccountChange.RESET
+    return AccountChange.KEEP_SNAPSHOT if chosen["keep_snapshot"] else AccountChange.REFUSE
