@@ -36,9 +36,9 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import types as kinds
 
-from dagster_retl.changes.sql import identifier, literal, widened_decimal
 from dagster_retl.errors import ConfigurationError, StoreError
 from dagster_retl.model.rows import FieldType
+from dagster_retl.model.sql_text import decimal_text, identifier, is_bytes, is_list, is_span, is_text, literal
 
 FINGERPRINT_VERSION = 1
 """The canonical text that new fingerprints are made of."""
@@ -127,7 +127,7 @@ def _integer(kind: Any, value: str) -> str:
 def _decimal(kind: Any, value: str) -> str:
     if kind.scale == 0:
         return _integer(kind, value)
-    return f"rtrim({widened_decimal(kind, value)}, '0') || 'n'"
+    return f"rtrim({decimal_text(kind, value)}, '0') || 'n'"
 
 
 def _float(kind: Any, value: str) -> str:
@@ -198,35 +198,8 @@ def _struct(kind: Any, value: str, depth: int) -> str:
     return f"CASE WHEN {value} IS NOT NULL THEN concat({', '.join(parts)}, '}}') END"
 
 
-def _is_text(kind: Any) -> bool:
-    return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind))
-
-
-def _is_bytes(kind: Any) -> bool:
-    return bool(
-        kinds.is_binary(kind)
-        or kinds.is_large_binary(kind)
-        or kinds.is_fixed_size_binary(kind)
-        or kinds.is_binary_view(kind)
-    )
-
-
-def _is_list(kind: Any) -> bool:
-    return bool(
-        kinds.is_list(kind)
-        or kinds.is_large_list(kind)
-        or kinds.is_fixed_size_list(kind)
-        or kinds.is_list_view(kind)
-        or kinds.is_large_list_view(kind)
-    )
-
-
-def _is_span(kind: Any) -> bool:
-    return bool(kinds.is_duration(kind) or kinds.is_interval(kind))
-
-
 _SCALARS: tuple[tuple[Callable[[Any], bool], Callable[[Any, str], str]], ...] = (
-    (_is_text, _string),
+    (is_text, _string),
     (kinds.is_integer, _integer),
     (kinds.is_decimal, _decimal),
     (kinds.is_timestamp, _timestamp),
@@ -234,13 +207,13 @@ _SCALARS: tuple[tuple[Callable[[Any], bool], Callable[[Any, str], str]], ...] = 
     (kinds.is_date, _date),
     (kinds.is_floating, _float),
     (kinds.is_time, _time),
-    (_is_bytes, _binary),
+    (is_bytes, _binary),
     (kinds.is_null, _null),
-    (_is_span, _string),
+    (is_span, _string),
 )
 
 _NESTED: tuple[tuple[Callable[[Any], bool], Callable[[Any, str, int], str]], ...] = (
-    (_is_list, _list),
+    (is_list, _list),
     (kinds.is_struct, _struct),
     (kinds.is_map, _map),
 )

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
-from dagster_retl.cli import demo, dlq, project, runs, store, syncs, up
+from dagster_retl.cli import dlq, runs, store, syncs, up
 from dagster_retl.cli.app import App
+from dagster_retl.cli.demo import demo as demo_command
+from dagster_retl.cli.project import check, connectors, init, schema
 from dagster_retl.cli.session import Session
 
 __all__ = ["main"]
@@ -33,17 +35,17 @@ def main(session: Session, path: Path | None) -> None:
 
 
 for _command in (
-    project.init,
-    demo.demo,
-    project.check,
+    init,
+    demo_command,
+    check,
     syncs.syncs,
     syncs.plan,
     runs.run,
     runs.runs,
     dlq.dlq,
     up.up,
-    project.connectors,
-    project.schema,
+    connectors,
+    schema,
     store.db,
 ):
     main.add_command(_command)

@@ -43,7 +43,7 @@ class CommandGroup(click.Group):
 class App(CommandGroup):
     """The program: ends the process with an exit code, whatever happens."""
 
-    def main(  # type: ignore[override]  # it always ends the process, as click does in standalone mode
+    def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dagster_retl.cli.session import Session
+from dagster_retl.demo.story import home_of, is_demo
 from dagster_retl.model.project import Project
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import Run, RunOptions
@@ -20,8 +22,15 @@ def launch(session: Session, project: Project, slug: str, options: RunOptions, *
     # Dagster takes more than a second to import; only commands that run something should wait for it.
     from dagster_retl.orchestration.launch import launch as launch_in_dagster  # noqa: PLC0415
 
+    choose_home(project)
     with _progress(session, slug) as show:
         return launch_in_dagster(project, slug, options, on_progress=show, trigger=trigger)
+
+
+def choose_home(project: Project) -> None:
+    """Let the demo's runs go to an instance of its own, unless DAGSTER_HOME names one."""
+    if is_demo(project):
+        os.environ.setdefault("DAGSTER_HOME", str(home_of(project)))
 
 
 @contextmanager
@@ -30,7 +39,13 @@ def _progress(session: Session, slug: str) -> Iterator[OnProgress | None]:
     if session.json or not session.err.is_terminal:
         yield None
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=session.err, transient=True) as bar:
         task = bar.add_task(f"[bold]{slug}[/]  reading", total=None)
 

@@ -16,6 +16,9 @@ from rich.text import Text
 from dagster_retl.cli.session import Session
 from dagster_retl.errors import RetlError
 
+Part = str | Text | tuple[str, str]
+"""A piece of a line; a tuple is text with its style."""
+
 
 def document(value: Any) -> None:
     """Print one JSON document on stdout."""
@@ -23,7 +26,7 @@ def document(value: Any) -> None:
 
 
 def table(session: Session, columns: Sequence[str], rows: Sequence[Sequence[RenderableType]]) -> None:
-    """Print a table. A column that begins with `>` is one of numbers: right-aligned, never wrapped; `=`: never wrapped."""
+    """Print a table. Columns whose names begin with `>` hold numbers and align right; those and `=` ones never wrap."""
     terminal = session.out.is_terminal
     shown = Table(
         box=box.SIMPLE_HEAD if terminal else None,
@@ -48,10 +51,10 @@ def facts(session: Session, pairs: Sequence[tuple[str, RenderableType]]) -> None
     grid.add_column()
     for name, value in pairs:
         grid.add_row(name, value)
-    session.out.print(Padding(grid, (0, 0, 0, 2 if session.out.is_terminal else 0)))
+    session.out.print(Padding(grid, (0, 0, 0, 2 if session.out.is_terminal else 0), expand=False))
 
 
-def line(session: Session, *parts: str | Text) -> None:
+def line(session: Session, *parts: Part) -> None:
     """Print a line. Text is shown as it is, whatever brackets it holds."""
     session.out.print(Text.assemble(*parts), soft_wrap=True)
 

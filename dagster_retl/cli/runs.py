@@ -37,7 +37,7 @@ _WHEN_NOT_ZERO = (
 @options.run_options
 @click.option("--dry-run", is_flag=True, help="Read and compare, write nothing.")
 @click.pass_obj
-def run(session: Session, sync: str, dry_run: bool, **chosen: Any) -> int:
+def run(session: Session, /, sync: str, dry_run: bool, **chosen: Any) -> int:
     """Run SYNC (its name or id) now, through the project's Dagster instance."""
     project = session.project()
     definition = project.sync(sync)

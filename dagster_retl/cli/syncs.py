@@ -80,7 +80,7 @@ def disable(session: Session, sync: str) -> None:
 @click.argument("sync")
 @options.run_options
 @click.pass_obj
-def plan(session: Session, sync: str, **chosen: Any) -> None:
+def plan(session: Session, /, sync: str, **chosen: Any) -> None:
     """What a run of SYNC would write. Writes nothing."""
     with session.service() as service:
         definition = service.project.sync(sync)
@@ -108,7 +108,7 @@ def _row(view: SyncView, now: datetime) -> list[RenderableType]:
         Text(sync.sync_mode.value),
         _schedule(sync.schedule) if view.enabled else Text("disabled", style="yellow"),
         words.status(last) if last else Text("–", style="dim"),
-        words.age(last and (last.started_at or last.created_at), now),
+        words.age((last.started_at or last.created_at) if last else None, now),
         words.count(view.open_dead_letters, "yellow"),
     ]
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 
 import click
 
 from dagster_retl.cli import output
 from dagster_retl.cli.app import JsonCommand
+from dagster_retl.cli.launching import choose_home
 from dagster_retl.cli.session import Session
-from dagster_retl.demo.story import home_of, is_built, is_demo, serving_crm
+from dagster_retl.demo.story import is_built, is_demo, serving_crm
 from dagster_retl.model.project import Project
 
 
@@ -32,7 +32,7 @@ def up(session: Session, host: str, ui_port: int) -> None:
 
 
 def _serve_demo(session: Session, project: Project, beside: ExitStack) -> None:
-    os.environ.setdefault("DAGSTER_HOME", str(home_of(project)))
+    choose_home(project)
     crm = beside.enter_context(serving_crm(project))
     _say(session, f"demo CRM: {crm.url}")
     if not is_built(project):

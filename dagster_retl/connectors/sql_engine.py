@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -154,6 +155,13 @@ def make_engine(url: URL, *, concurrency: int, timeout: float, connect_args: Map
     event.listen(engine, "connect", _on_connect(dialect, timeout))
     return engine
 
+
+def _worth_logging(record: logging.LogRecord) -> bool:
+    """psycopg warns of the end of a pipeline whenever a statement in it is refused: once for each refused batch."""
+    return not str(record.msg).startswith("error ignored terminating")
+
+
+logging.getLogger("psycopg").addFilter(_worth_logging)
 
 _FAILURES = (DBAPIError, PoolTimeoutError)
 _SYSTEM_SCHEMAS = ("information_schema", "performance_schema", "mysql", "sys")

@@ -69,6 +69,11 @@ def is_built(project: Project) -> bool:
     return (_folder(project) / _WAREHOUSE).exists()
 
 
+def home_of(project: Project) -> Path:
+    """The Dagster instance of the demo, beside what else it keeps."""
+    return _folder(project) / ".dagster"
+
+
 @contextmanager
 def serving_crm(project: Project) -> Iterator[Crm]:
     """The CRM that the project's destination names, while the block lasts.

@@ -45,6 +45,10 @@ class Ending:
     source_rows: int | None = None
 
 
+INTERRUPTED = Ending(RunStatus.FAILED, ErrorCode.INTERRUPTED, "the process of this run ended before the run did")
+"""How a run ends that could not say how it ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Books:
     """What a run's plan promised: needed to balance it, whoever closes it."""
@@ -70,6 +74,12 @@ class Books:
         planned = self.counters
         to_send = planned.read - planned.failed - planned.unchanged - planned.skipped
         return replace(planned, skipped=planned.skipped + to_send, delete_skipped=planned.removed)
+
+    def nothing_known(self) -> Counters:
+        """The counters of a run whose answers cannot be read: what it was to send may have been sent."""
+        planned = self.counters
+        to_send = planned.read - planned.failed - planned.unchanged - planned.skipped
+        return replace(planned, unknown=to_send, delete_unknown=planned.removed - planned.delete_skipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,35 @@ def close_counters(books: Books, rows: fold.Tally, removals: fold.Tally) -> Coun
         delete_skipped=planned.delete_skipped + removals.missing + removals.not_sent,
         delete_unknown=removals.unknown,
     )
+
+
+def load_answers(connection: duckdb.DuckDBPyConnection, store: Store, state: State, run_id: str, books: Books) -> None:
+    """A run's manifest and ledger as the tables that `changes.fold` works on.
+
+    Raises `StateMissingError` when the manifest cannot be read.
+    """
+    connection.execute(f"CREATE OR REPLACE TABLE manifest ({fold.MANIFEST_COLUMNS})")
+    if books.manifest is not None:
+        path = state.local_path(books.manifest, books.checksum or "")
+        connection.execute("INSERT INTO manifest SELECT * FROM read_parquet(?)", [str(path)])
+    _load_ledger(connection, store, run_id)
+
+
+def _load_ledger(connection: duckdb.DuckDBPyConnection, store: Store, run_id: str) -> None:
+    _create(connection, "outcomes", outcome_table([]))
+    started: list[tuple[int, str]] = []
+    answered: list[tuple[int, str, bytes]] = []
+    for batch in store.ledger.batches(run_id):
+        started.append((batch.number, batch.started_at))
+        if batch.outcomes is not None:
+            answered.append((batch.number, batch.started_at, batch.outcomes))
+        if len(answered) >= _OUTCOME_BATCHES:
+            _append(connection, "outcomes", outcome_table(answered))
+            answered = []
+    _append(connection, "outcomes", outcome_table(answered))
+    numbers, times = [number for number, _ in started], [at for _, at in started]
+    columns = {"batch": pa.array(numbers, pa.int32()), "started_at": pa.array(times, pa.string())}
+    _create(connection, "started", pa.table(columns))
 
 
 class Closer:
@@ -166,34 +205,10 @@ class Closer:
         connection = self._space.connection
         generation = self._state.local_path(pointer.generation, pointer.checksum or "") if pointer.generation else None
         load_snapshot(connection, generation, stale=pointer.stale)
-        connection.execute(f"CREATE OR REPLACE TABLE manifest ({fold.MANIFEST_COLUMNS})")
-        if books.manifest is not None:
-            path = self._state.local_path(books.manifest, books.checksum or "")
-            connection.execute("INSERT INTO manifest SELECT * FROM read_parquet(?)", [str(path)])
+        load_answers(connection, self._store, self._state, run_id, books)
         connection.execute(fold.FORGOTTEN)
-        self._load_ledger(run_id)
         _create(connection, "accepted", self._store.acceptances.table(pointer.sync_id, pointer.epoch))
         _create(connection, "suspects", self._store.suspects.table(pointer.sync_id, pointer.epoch))
-
-    def _load_ledger(self, run_id: str) -> None:
-        connection = self._space.connection
-        _create(connection, "outcomes", outcome_table([]))
-        started: list[tuple[int, str]] = []
-        answered: list[tuple[int, str, bytes]] = []
-        for batch in self._store.ledger.batches(run_id):
-            started.append((batch.number, batch.started_at))
-            if batch.outcomes is not None:
-                answered.append((batch.number, batch.started_at, batch.outcomes))
-            if len(answered) >= _OUTCOME_BATCHES:
-                _append(connection, "outcomes", outcome_table(answered))
-                answered = []
-        _append(connection, "outcomes", outcome_table(answered))
-        numbers, times = [number for number, _ in started], [at for _, at in started]
-        _create(
-            connection,
-            "started",
-            pa.table({"batch": pa.array(numbers, pa.int32()), "started_at": pa.array(times, pa.string())}),
-        )
 
     def _next_generation(self, pointer: Pointer, query: str) -> Pointer:
         name = generation_name(self._store.uuid, pointer.sync_id, self._lease.token)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from dagster_retl.changes.diff import failures, forgotten_query, keyless_failures, settled_letters
 from dagster_retl.changes.fingerprint import FINGERPRINT_VERSION
 from dagster_retl.connectors.base import AnyConnector
-from dagster_retl.engine.commit import Books, Closer, Ending, Folded
+from dagster_retl.engine.commit import INTERRUPTED, Books, Closer, Ending, Folded
 from dagster_retl.engine.delivery import Delivery, Target
 from dagster_retl.engine.destination import Discovery
 from dagster_retl.engine.epoch import epoch_of
@@ -214,7 +214,7 @@ class _Execution:
         run = self._run.store.runs.get(run_id)
         if run.status.ended:
             return Ending(run.status, run.error_code, run.error_message, run.guard, run.warnings)
-        return Ending(RunStatus.FAILED, ErrorCode.INTERRUPTED, "the process of this run ended before the run did")
+        return INTERRUPTED
 
     def _fold_decisions(self, pointer: Pointer) -> None:
         books = Books(

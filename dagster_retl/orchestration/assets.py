@@ -32,12 +32,13 @@ from dagster_retl.service import Service
 from dagster_retl.store.runs import options_from_json
 
 Progress = Callable[[Counters], None]
-Results = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
+Results = Iterator[dg.MaterializeResult[Any] | dg.AssetObservation | dg.AssetCheckResult]
 
 OUTAGES = frozenset({ErrorCode.DESTINATION_DOWN, ErrorCode.SOURCE_UNAVAILABLE})
 """Failures that may be over in a minute; all others need a person."""
 
-_RETRIES = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+"""How Dagster tries again after an outage: about 30 and 60 seconds later."""
 
 _CONFIG_SCHEMA = SyncRunConfig.to_fields_dict()
 """Made once: reading it off an annotation of each op would take half the time of loading many syncs."""
@@ -51,7 +52,12 @@ _TRIGGERS_BY_TAG = {
 
 
 def sync_asset(
-    project: Project, sync: Sync, service_factory: ServiceFactory, *, on_progress: Progress | None = None
+    project: Project,
+    sync: Sync,
+    service_factory: ServiceFactory,
+    *,
+    retry_policy: dg.RetryPolicy = OUTAGE_RETRIES,
+    on_progress: Progress | None = None,
 ) -> dg.AssetsDefinition:
     """The asset of a sync. Raises `ConfigurationError` for a name, owner or tag that Dagster refuses."""
 
@@ -67,7 +73,7 @@ def sync_asset(
             check_specs=check_specs(sync),
             config_schema=_CONFIG_SCHEMA,
             can_subset=True,
-            retry_policy=_RETRIES,
+            retry_policy=retry_policy,
         )(execute)
     except (dg.DagsterInvalidDefinitionError, dg.DagsterInvariantViolationError) as error:
         raise ConfigurationError(
@@ -118,9 +124,13 @@ class _Step:
         try:
             report = self._run()
         except RetlError as error:
+            yield from self._counts_of_failed()
             raise self._failure(error) from None  # what lies behind it may hold secrets, and is in the message
+        except BaseException:
+            yield from self._counts_of_failed()
+            raise
         if report.run.dry_run:
-            self._observe(run_metadata(report.run) | plan_metadata(report.plan))
+            yield self._observation(run_metadata(report.run) | plan_metadata(report.plan))
             return
         metadata = run_metadata(report.run) | delivery_metadata(report.run, report.plan)
         yield dg.MaterializeResult(
@@ -130,25 +140,22 @@ class _Step:
         )
 
     def _run(self) -> Report:
-        """Run the sync; whatever ends it early, its counts are logged first."""
-        ended_well = False
-        try:
-            run_id, options = self._asked()
-            report = self._service.run(
-                self._sync.id,
-                options,
-                run_id=run_id,
-                trigger=_trigger(self._context.run.tags),
-                dagster_run_id=self._context.run.run_id,
-                dagster_step=self._sync.slug,
-                on_progress=self._on_progress,
-            )
-            ended_well = True
-        finally:
-            run = None if ended_well else self._recorded()
-            if run is not None:
-                self._observe(run_metadata(run) | self._failures(run))
-        return report
+        run_id, options = self._asked()
+        return self._service.run(
+            self._sync.id,
+            options,
+            run_id=run_id,
+            trigger=_trigger(self._context.run.tags),
+            dagster_run_id=self._context.run.run_id,
+            dagster_step=self._sync.slug,
+            on_progress=self._on_progress,
+        )
+
+    def _counts_of_failed(self) -> Iterator[dg.AssetObservation]:
+        """What the run did before it ended early. Yielded: events that are only logged get lost with the error."""
+        run = self._recorded()
+        if run is not None:
+            yield self._observation(run_metadata(run) | self._failures(run))
 
     def _asked(self) -> tuple[str | None, RunOptions]:
         """The queued run to execute, if any, and what is asked of the run."""
@@ -184,8 +191,8 @@ class _Step:
         description = f"{error.code}: {error.message}" + (f"\n{error.hint}" if error.hint else "")
         return dg.Failure(description, metadata=(run_metadata(run) if run else {}) | metadata, allow_retries=retry)
 
-    def _observe(self, metadata: Metadata) -> None:
-        self._context.log_event(dg.AssetObservation(asset_key(self._sync), metadata=metadata))
+    def _observation(self, metadata: Metadata) -> dg.AssetObservation:
+        return dg.AssetObservation(asset_key(self._sync), metadata=metadata)
 
     def _failures(self, run: Run) -> Metadata:
         letters = self._service.dead_letters(self._sync.id, run_id=run.id, limit=SAMPLE_FAILURES)

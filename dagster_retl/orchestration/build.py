@@ -11,26 +11,31 @@ import dagster as dg
 
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
-from dagster_retl.orchestration.assets import Progress, sync_asset
+from dagster_retl.orchestration.alerts import alert_sensor
+from dagster_retl.orchestration.assets import OUTAGE_RETRIES, Progress, sync_asset
 from dagster_retl.orchestration.names import JOB_NAME, ServiceFactory
+from dagster_retl.orchestration.reaper import reaper_sensor
 from dagster_retl.orchestration.resources import project_resources
 from dagster_retl.orchestration.schedules import sync_schedules
 from dagster_retl.service import Service
 
 
-def build_definitions(project: Project) -> dg.Definitions:
+def build_definitions(
+    project: Project, *, retry_policy: dg.RetryPolicy = OUTAGE_RETRIES, on_progress: Progress | None = None
+) -> dg.Definitions:
     """Assets, checks, schedules, sensors, resources and the job `retl_syncs` of a project.
 
-    Raises `ConfigurationError` for a sync whose slug, owners or tags Dagster refuses.
+    retry_policy: when Dagster tries a run again that ended because the warehouse or the
+    destination was down; other failures are not retried. on_progress: called with the counters
+    of the runs of this process. Raises `ConfigurationError` for a sync whose slug, owners or
+    tags Dagster refuses.
     """
-    return definitions_of(project)
-
-
-def definitions_of(project: Project, *, on_progress: Progress | None = None) -> dg.Definitions:
-    """`build_definitions`, with somebody watching the runs of this process."""
     service_factory = service_factory_of(project)
-    assets = [sync_asset(project, sync, service_factory, on_progress=on_progress) for sync in project.syncs]
-    sensors: list[dg.SensorDefinition] = []
+    assets = [
+        sync_asset(project, sync, service_factory, retry_policy=retry_policy, on_progress=on_progress)
+        for sync in project.syncs
+    ]
+    sensors = [alert_sensor(project, service_factory), reaper_sensor(project, service_factory)]
     _refuse_taken_names(project, [JOB_NAME, *(sensor.name for sensor in sensors)])
     job = dg.define_asset_job(
         JOB_NAME,

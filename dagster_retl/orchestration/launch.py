@@ -9,7 +9,7 @@ from dagster_retl.model.project import Project
 from dagster_retl.model.runs import Run, RunOptions
 from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.assets import Progress
-from dagster_retl.orchestration.build import definitions_of
+from dagster_retl.orchestration.build import build_definitions
 from dagster_retl.orchestration.config import SyncRunConfig, run_config
 from dagster_retl.orchestration.instance import open_instance
 from dagster_retl.orchestration.names import JOB_NAME, TRIGGER_TAG, asset_key, run_tags
@@ -50,7 +50,7 @@ def _execute(
     on_progress: Progress | None,
     trigger: str,
 ) -> dg.ExecuteInProcessResult:
-    definitions = definitions_of(project, on_progress=on_progress)
+    definitions = build_definitions(project, on_progress=on_progress)
     config = run_config(sync, SyncRunConfig.of(options, retry_outages=False))
     return definitions.resolve_job_def(JOB_NAME).execute_in_process(
         run_config=dg.RunConfig(ops=config.ops, loggers=_QUIET),

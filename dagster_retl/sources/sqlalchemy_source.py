@@ -106,7 +106,7 @@ class SQLAlchemySource(Source):
             connection.invalidate()
             return
         with self._errors(), self._engine.connect() as other:
-            pass
+            other.exec_driver_sql(f"KILL QUERY {stream.thread}")
         with suppress(DBAPIError):  # the killed query's own error
             stream.result.close()
 

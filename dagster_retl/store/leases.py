@@ -127,6 +127,12 @@ class Leases:
             rows = conn.execute(select(leases).where(leases.c.run_id.is_not(None))).all()
         return [holder for holder in map(_holder, rows) if holder.dead(now)]
 
+    def confirm_dead(self, conn: Connection, holder: Holder) -> bool:
+        """Whether this holder still has the sync and is dead; nobody takes the lease until the transaction ends."""
+        query = select(leases).where(leases.c.sync_id == holder.sync_id, leases.c.token == holder.token)
+        row = conn.execute(query.where(leases.c.run_id.is_not(None)).with_for_update()).one_or_none()
+        return row is not None and _holder(row).dead(self._db.now(conn))
+
     def _lock(self, conn: Connection, sync_id: str) -> Any:
         conn.execute(upsert(conn, leases).values(sync_id=sync_id, token=0).on_conflict_do_nothing())
         return conn.execute(select(leases).where(leases.c.sync_id == sync_id).with_for_update()).one()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, insert, select, tuple_, update
 
-from dagster_retl.errors import CancelledError, NotFoundError
+from dagster_retl.errors import CancelledError, ErrorCode, NotFoundError
 from dagster_retl.model.ids import RUN_PREFIX, new_id
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import AccountChange, Guard, Run, RunOptions, RunStatus
@@ -18,6 +19,7 @@ from dagster_retl.store.clock import from_text, maybe_time, to_text
 from dagster_retl.store.database import Database
 from dagster_retl.store.schema import runs
 
+_OVERLAPPING = 10  # newest runs among which the one that ended last is looked for: they may wait for one another
 _COUNTERS = tuple(field.name for field in fields(Counters))
 
 
@@ -96,6 +98,25 @@ class Runs:
             query = query.where(tuple_(runs.c.created_at, runs.c.id) < (to_text(before[0]), before[1]))
         with self._db.read() as conn:
             return [_run(row) for row in conn.execute(query)]
+
+    def last_attempts(self, sync_ids: Iterable[str]) -> dict[str, Run]:
+        """Of each sync that was ever tried: the attempt that ended last.
+
+        Dry runs, cancelled ones and those that were turned away by a live run tried nothing.
+        """
+        tried = and_(
+            runs.c.status.in_((RunStatus.SUCCEEDED.value, RunStatus.FAILED.value)),
+            ~runs.c.dry_run,
+            runs.c.error_code.is_distinct_from(ErrorCode.LEASE_HELD.value),
+        )
+        query = select(runs).where(tried).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(_OVERLAPPING)
+        found: dict[str, Run] = {}
+        with self._db.read() as conn:
+            for sync_id in sync_ids:
+                rows = conn.execute(query.where(runs.c.sync_id == sync_id)).all()
+                if rows:
+                    found[sync_id] = _run(max(rows, key=attrgetter("finished_at")))
+        return found
 
     def link_dagster(self, run_id: str, dagster_run_id: str, dagster_step: str | None = None) -> None:
         """Remember which Dagster run executes a run that was queued before it was launched."""

@@ -38,6 +38,7 @@ def emptied_postgres_url(_one_postgres_url: str) -> str:
         connection.execute("DROP SCHEMA IF EXISTS crm CASCADE")
         connection.execute("DROP SCHEMA public CASCADE")
         connection.execute("CREATE SCHEMA public")
+        connection.execute("GRANT ALL ON SCHEMA public TO public")
     return _one_postgres_url
 
 

@@ -49,6 +49,11 @@ class Place(ABC):
     def __exit__(self, *exception: object) -> None:
         self.connector.close()
 
+    def quote(self, name: str) -> str:
+        """An identifier, quoted by hand."""
+        mark = "`" if self.dialect == "mysql" else '"'
+        return mark + name.replace(mark, mark * 2) + mark
+
     @abstractmethod
     def run(self, *statements: str) -> None:
         """Execute statements, each committed."""
@@ -86,7 +91,7 @@ class EnginePlace(Place):
     def run(self, *statements: str) -> None:
         for statement in statements:
             with self._engine.begin() as connection:
-                connection.exec_driver_sql(statement)
+                connection.execute(sa.text(statement.replace(":", r"\:")))
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         with self._engine.connect() as connection:

@@ -208,7 +208,7 @@ def test_lists_structs_and_wide_numbers_of_duckdb(duckdb_place: Place) -> None:
 def test_enums_and_domains_of_postgres(postgres_place: Place) -> None:
     postgres_place.run(
         "CREATE TYPE mood AS ENUM ('ok', 'sad')",
-        "CREATE DOMAIN email AS text CHECK (VALUE LIKE '%%@%%')",
+        "CREATE DOMAIN email AS text CHECK (VALUE LIKE '%@%')",
         "CREATE TABLE t (id int PRIMARY KEY, m mood, e email, i inet, v interval)",
     )
     rows = [

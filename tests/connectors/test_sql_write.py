@@ -162,16 +162,15 @@ def test_drift_is_named(sql_place: Place) -> None:
 
 
 def test_columns_are_found_whatever_they_are_called(sql_place: Place) -> None:
-    quote = "`" if sql_place.dialect == "mysql" else '"'
-    name = 'a "b" c%s (d): ?'.replace(quote, "") if quote == '"' else 'a "b" c%s (d): ?'
-    sql_place.run(
-        f"CREATE TABLE {quote}my table{quote} (id INTEGER PRIMARY KEY, {quote}{name}{quote} INTEGER)".replace(
-            "%", "%%" if sql_place.dialect in ("postgresql", "mysql") else "%"
-        )
-    )
+    name = 'a "b" `c` %s (d): ?'
+    table = sql_place.quote("my table")
+    columns = f"id INTEGER PRIMARY KEY, {sql_place.quote(name)} INTEGER, {sql_place.quote('nothing')} INTEGER"
+    sql_place.run(f"CREATE TABLE {table} ({columns})")
     for number in (1, 2):
-        sql_place.write_all("upsert", [{"ID": 1, name: number}], table="my table", key="ID")
-    assert sql_place.ask(f"SELECT * FROM {quote}my table{quote}") == [(1, 2)]
+        sql_place.write_all("upsert", [{"ID": 1, name: number, "nothing": 3}], table="my table", key="ID")
+    assert sql_place.ask(f"SELECT * FROM {table}") == [(1, 2, 3)]
+    sql_place.write_all("update", [{"id": 1, name: 4}], table="my table")
+    sql_place.write_all("delete", [{"id": 1}], table="my table")
 
 
 @pytest.mark.parametrize("operation", ["upsert", "insert", "update"])

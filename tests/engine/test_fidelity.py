@@ -19,8 +19,8 @@ from dagster_retl.testing.fake_http import FakeHttpService
 
 ROWS = 20_000
 NAMES = ["Zoë Müller", "Олена", "李小龍", "יעל כהן", "محمد", "नेहा", "💫 Nova", 'O\'Brien "Bob"', "tab\tnew\nline", ""]
-COLUMNS = "id, big, amount, ratio, at, day, active, name, note"
-COMMON = "at TIMESTAMPTZ, day DATE, active BOOLEAN, name {text}, note {text}"
+COLUMNS = "id, big, amount, ratio, seen_at, day, active, name, note"
+COMMON = "seen_at TIMESTAMPTZ, day DATE, active BOOLEAN, name {text}, note {text}"
 TYPES = {
     "duckdb": "id BIGINT, big BIGINT, amount DECIMAL(20, 4), ratio DOUBLE, " + COMMON.format(text="VARCHAR"),
     "postgres": "id BIGINT PRIMARY KEY, big BIGINT, amount NUMERIC(20, 4), ratio DOUBLE PRECISION, "
@@ -53,7 +53,7 @@ def as_sent(source: Row) -> dict[str, Any]:
         "big": big,
         "amount": amount,
         "ratio": Decimal(repr(ratio)),
-        "at": None if at is None else at.isoformat().replace("+00:00", "Z"),
+        "seen_at": None if at is None else at.isoformat().replace("+00:00", "Z"),
         "day": day.isoformat(),
         "active": active,
         "name": name,

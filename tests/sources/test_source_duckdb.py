@@ -175,7 +175,7 @@ def test_python_variables_are_out_of_reach(path: Path) -> None:
     assert secret_frame.num_rows == 1
 
     with pytest.raises(SourceError, match="secret_frame"):
-        table_of(opened(path), "SELECT * FROM secret_frame")
+        table_of(opened(path, connect_args={"python_scan_all_frames": True}), "SELECT * FROM secret_frame")
 
 
 def test_a_statement_timeout_says_so(path: Path) -> None:

@@ -97,7 +97,7 @@ def test_failing_again_bumps_the_entry(store: Store) -> None:
 
 
 def test_rejections_count_one_version_and_outages_do_not_count(store: Store) -> None:
-    outage = {"code": ErrorCode.TIMEOUT, "rejection": False}
+    outage: dict[str, Any] = {"code": ErrorCode.TIMEOUT, "rejection": False}
     steps = [
         (failure(), ("f1", 1, False)),
         (failure(), ("f1", 2, False)),

@@ -89,8 +89,8 @@ print(Store.open(sys.argv[1]).uuid)
 
 def test_six_processes_create_one_store(new_url: str) -> None:
     command = [sys.executable, "-W", "error", "-c", OPEN_SCRIPT, new_url]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    openers = [subprocess.Popen(command, text=True, **pipes) for _ in range(6)]
+    pipe = subprocess.PIPE
+    openers = [subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=pipe) for _ in range(6)]
     for opener in openers:
         assert opener.stdout is not None
         assert opener.stdout.readline() == "ready\n"
