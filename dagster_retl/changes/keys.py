@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -38,7 +37,11 @@ from dagster_retl.model.sql_text import (
     timestamp_text,
 )
 
-_BLANKS = "".join(char for char in map(chr, range(sys.maxunicode + 1)) if char.isspace())
+_BLANKS = (
+    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""What `str.isspace` is true of."""
 
 _EXACT_DIGITS = 15
 """A JSON number of more digits may lose some of them in a reader that knows only 64-bit floats."""

@@ -28,7 +28,12 @@ class Setting:
 
 def settings_of(kind: type[AnyConnector]) -> list[Setting]:
     """What `config:` of a destination of this kind may say: the required settings first."""
-    schema = kind.Config.model_json_schema()
+    return settings_of_model(kind.Config)
+
+
+def settings_of_model(model: type[BaseModel]) -> list[Setting]:
+    """The settings of a model, or of a part of one: the required ones first."""
+    schema = model.model_json_schema()
     found = list(_settings(schema, schema.get("$defs", {})))
     return sorted(found, key=lambda setting: not setting.required)
 

@@ -58,24 +58,29 @@ Exchange = Generator[Request, httpx.Response, T]
 
 
 class ConnectorConfig(BaseModel):
-    """Settings that every destination understands. Secrets are `SecretStr`.
+    """Settings that every destination has. Those left out take the connector's own values."""
 
-    rate_limit: requests a second. concurrency: requests in flight. batch_rows, batch_bytes: the
-    size of a request. timeout: seconds for one request. settle: seconds that a request may still
-    land after we gave up on it. Settings left out take the connector's own values.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    # Secrets are `SecretStr`; what a setting means is written below it, and shown by `retl connectors NAME`.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     base_url: str | None = None
+    """Address that relative ones start from."""
     rate_limit: float | None = Field(None, gt=0)
+    """Requests a second."""
     concurrency: int | None = Field(None, ge=1, le=256)
+    """Requests in flight."""
     batch_rows: int | None = Field(None, ge=1)
+    """Rows of a request, at most."""
     batch_bytes: int | None = Field(None, ge=1)
+    """Bytes of a request, at most."""
     timeout: float = Field(30.0, gt=0)
+    """Seconds for one request."""
     settle: float = Field(900.0, ge=0)
+    """Seconds that a request may still land after nobody waits for its answer any more."""
     proxy: str | None = Field(None, repr=False)  # its address may hold a password
+    """Address of an HTTP proxy."""
     ca_file: str | None = None
+    """File (PEM) of a private certificate authority."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ HeaderName = Annotated[str, BeforeValidator(_header_name)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
 class BearerAuth(_Part):
@@ -43,6 +43,7 @@ class BearerAuth(_Part):
 
     type: Literal["bearer"]
     token: SecretStr
+    """The token."""
 
 
 class BasicAuth(_Part):
@@ -50,7 +51,9 @@ class BasicAuth(_Part):
 
     type: Literal["basic"]
     username: str
+    """The user."""
     password: SecretStr
+    """The password."""
 
 
 class HeaderAuth(_Part):
@@ -58,22 +61,27 @@ class HeaderAuth(_Part):
 
     type: Literal["header"]
     name: HeaderName
+    """Name of the header."""
     value: SecretStr
+    """Its value."""
 
 
 class OAuth2Auth(_Part):
-    """OAuth 2.0 client credentials: https://www.rfc-editor.org/rfc/rfc6749#section-4.4.
-
-    client_auth: whether the token endpoint gets id and secret by HTTP Basic or in its body.
-    """
+    """OAuth 2.0 client credentials: https://www.rfc-editor.org/rfc/rfc6749#section-4.4."""
 
     type: Literal["oauth2"]
     token_url: str = Field(repr=False)
+    """Address of the token endpoint."""
     client_id: str
+    """Id of the client."""
     client_secret: SecretStr
+    """Secret of the client."""
     scope: str | None = None
+    """Scopes, separated by spaces."""
     audience: str | None = None
+    """Audience, where the token endpoint wants one."""
     client_auth: Literal["basic", "body"] = "basic"
+    """How the token endpoint gets id and secret: by HTTP Basic, or in its body."""
 
     @field_validator("token_url")
     @classmethod
@@ -88,26 +96,32 @@ class MethodByOperation(_Part):
     """A method for each operation; one that is left out is not supported."""
 
     upsert: Method | None = None
+    """Method of an upsert."""
     insert: Method | None = None
+    """Method of an insert."""
     update: Method | None = None
+    """Method of an update."""
 
 
 class Results(_Part):
-    """Where an answer says what became of each row. Paths are dotted; an empty one is the body itself.
-
-    errors_path: the list of errors. An error names its row by `index_field` (from 0, in the order
-    sent) or by `key_field` (compared as text). codes: vendor code → error code. id_field: the
-    record's id, in the objects at `id_path` (matched by index, key or position).
-    """
+    """Where an answer says what became of each row. Paths are dotted; an empty one is the body itself."""
 
     errors_path: str = "errors"
+    """Path of the list of errors."""
     index_field: str | None = "index"
+    """Where an error names its row by number, from 0, in the order sent."""
     key_field: str | None = None
+    """Where an error names its row by its key, compared as text."""
     code_field: str | None = "code"
+    """Where an error has its code."""
     message_field: str = "message"
+    """Where an error has its message."""
     codes: Mapping[str, ErrorCode] = {}
+    """The service's codes → error codes of this program; others are DESTINATION_VALIDATION."""
     id_path: str = ""
+    """Path of the objects that hold the ids of written records."""
     id_field: str | None = None
+    """Where such an object has the record's id; objects match rows by number, by key or by position."""
 
     @field_validator("codes")
     @classmethod
@@ -122,8 +136,11 @@ class Delete(_Part):
     """How rows are deleted: one request a row where the address names key fields, else a body of keys."""
 
     method: Method = "DELETE"
+    """Method of the request."""
     url: str = Field(repr=False)
+    """Address; may name `{object}` and key fields, percent-encoded."""
     body: BodyKind | None = None
+    """Form of the body, which holds the key fields of each row; unset: no body."""
 
     @cached_property
     def template(self) -> UrlTemplate:
@@ -148,12 +165,19 @@ class CatalogueField(_Part):
     """A field that the destination has; a bare name is a writable field of unknown type."""
 
     name: str
+    """Name of the field."""
     label: str = ""
+    """What people call it; unset: its name."""
     data_type: str = "unknown"
+    """Its type, for people."""
     required: bool = False
+    """A new record needs it."""
     createable: bool = True
+    """A new record can be given it."""
     updateable: bool = True
+    """It can be changed."""
     external_id: bool = False
+    """It identifies a record."""
 
     @model_validator(mode="before")
     @classmethod
@@ -165,28 +189,38 @@ class CatalogueField(_Part):
 
 
 class HttpConfig(ConnectorConfig):
-    """A service of one's own. `url` may name `{object}` and, with `body: object`, key fields.
-
-    atomic_rejection: a request that is refused as a whole has changed nothing, so that even inserts
-    may be sent again in halves. check_url: an address whose GET answers 2xx when the credentials
-    are good. objects, fields: what exists, where people want it checked.
-    """
+    """A service of one's own."""
 
     url: str = Field(repr=False)
+    """Address that rows are written to; may name `{object}` and, with `body: object`, key fields."""
     method: Method | MethodByOperation = "POST"
+    """Method of the requests, or one for each operation."""
     headers: Mapping[HeaderName, SecretStr] = {}
+    """Headers of each request."""
     auth: AuthSettings | None = None
+    """How requests are authorized."""
     body: BodyKind = "array"
+    """Form of the body: a JSON array, one object a request, a line each, or an array inside an object."""
     envelope_key: str | None = None
+    """With `body: envelope`: the key of the array."""
     results: Results | None = None
+    """Where answers say what became of each row; unset: a status of 2xx speaks for all of them."""
     delete: Delete | None = None
+    """How rows are deleted; modes `delete` and `mirror` need it."""
     idempotency_header: HeaderName | None = None
+    """Header for a key that stays the same whenever the same write is sent again."""
     signing_secret: SecretStr | None = None
+    """Secret of an HMAC-SHA256 over the bytes of the body, in hexadecimal."""
     signature_header: HeaderName = "X-Signature"
+    """Header for that signature."""
     atomic_rejection: bool = False
+    """A request that is refused as a whole has changed nothing, so that even inserts may be sent again in halves."""
     check_url: str | None = Field(None, repr=False)
+    """Address whose GET answers 2xx when the credentials are good."""
     objects: tuple[str, ...] = ()
+    """Names of the objects that exist, for discovery."""
     fields: tuple[CatalogueField, ...] = ()
+    """Fields that every object has; mappings are checked against them before a run writes."""
 
     @cached_property
     def template(self) -> UrlTemplate:

@@ -28,16 +28,14 @@ from dagster_retl.model.rows import Account, Batch, FieldInfo, KeyForm, ObjectIn
 
 
 class SqlConfig(ConnectorConfig):
-    """url: `postgresql://`, `mysql://`, `mariadb://`, `sqlite:///file` or `duckdb:///file`.
-
-    schema: where table names without a schema are. connect_args: passed to the driver
-    (`psycopg.connect`, `pymysql.connect`, `sqlite3.connect`; for DuckDB its configuration).
-    timeout: seconds to connect and for one statement; a held lock is given up after half of it.
-    """
+    """A database. `timeout` is for connecting and for one statement; a held lock is given up after half of it."""
 
     url: SecretStr
+    """`postgresql://`, `mysql://`, `mariadb://`, `sqlite:///file` or `duckdb:///file`."""
     default_schema: str | None = Field(None, alias="schema", min_length=1)
+    """Where tables are that are named without a schema."""
     connect_args: Mapping[str, Any] = Field(default_factory=dict, repr=False)
+    """Arguments for the driver (psycopg, PyMySQL, sqlite3); for DuckDB its configuration."""
 
     @field_validator("url")
     @classmethod

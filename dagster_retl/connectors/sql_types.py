@@ -116,7 +116,7 @@ def _text(value: Any) -> str:
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, (dict, list, tuple)):
-        return _json(value)
+        return json_text(value)
     raise _refuse(value, "text")
 
 
@@ -190,7 +190,7 @@ def _json_default(value: Any) -> Any:
     raise TypeError
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
     """JSON text. A str is taken as JSON text already, as SQL's own casts do."""
     try:
         if isinstance(value, str):
@@ -215,7 +215,7 @@ def _uuid(value: Any) -> UUID:
 
 
 def _other(value: Any) -> Any:
-    return _json(value) if isinstance(value, (dict, list, tuple)) else value
+    return json_text(value) if isinstance(value, (dict, list, tuple)) else value
 
 
 _COERCIONS: Mapping[Kind, Coercion] = {
@@ -229,7 +229,7 @@ _COERCIONS: Mapping[Kind, Coercion] = {
     Kind.TIME: _time,
     Kind.TIMESTAMP: _timestamp,
     Kind.TIMESTAMP_TZ: _timestamp_tz,
-    Kind.JSON: _json,
+    Kind.JSON: json_text,
     Kind.UUID: _uuid,
     Kind.OTHER: _other,
 }
@@ -249,49 +249,3 @@ def coercion(column_type: ColumnType) -> Coercion:
     if column_type.kind is Kind.ARRAY:
         return _items(coercion(column_type.item) if column_type.item else _other)
     return _COERCIONS[column_type.kind]
-
-
-def _sqlite(value: Any) -> Any:
-    """SQLite stores text, 64-bit integers, doubles and blobs: https://www.sqlite.org/datatype3.html."""
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise CoercionError("the number needs more than the 64 bits of an SQLite integer")
-    if isinstance(value, float) and math.isnan(value):
-        raise CoercionError("SQLite would store NaN as NULL")
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="microseconds")
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    if isinstance(value, (Decimal, UUID)):
-        return str(value)
-    return _json(value) if isinstance(value, (list, dict)) else value
-
-
-def _mysql(value: Any) -> Any:
-    if isinstance(value, (float, Decimal)) and not math.isfinite(value):
-        raise CoercionError("MySQL has no NaN and no infinity")
-    return str(value) if isinstance(value, UUID) else value
-
-
-def _duckdb(value: Any) -> Any:
-    """Text is cast to the column's type exactly, where a Python list of mixed numbers would become DOUBLE."""
-    if isinstance(value, (Decimal, UUID)):
-        return str(value)
-    return [_duckdb(item) for item in value] if isinstance(value, list) else value
-
-
-def _duckdb_wide(value: Any) -> Any:
-    return None if value is None else str(value)
-
-
-_WIDE = ("HUGEINT", "UHUGEINT", "UBIGINT")
-
-
-def _unchanged(value: Any) -> Any:
-    return value
-
-
-def adaptation(dialect: str, column_type: ColumnType) -> Coercion:
-    """What turns a fitting value into one that the dialect's driver passes on exactly."""
-    if dialect == "duckdb" and column_type.name in _WIDE:
-        return _duckdb_wide
-    return {"sqlite": _sqlite, "mysql": _mysql, "mariadb": _mysql, "duckdb": _duckdb}.get(dialect, _unchanged)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dagster_retl.connectors.sql_database import Change, Database
+from dagster_retl.connectors.sql_drivers import adaptation
 from dagster_retl.connectors.sql_tables import Column, Table
-from dagster_retl.connectors.sql_types import Coercion, CoercionError, adaptation, coercion
+from dagster_retl.connectors.sql_types import Coercion, CoercionError, coercion
 from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode
 from dagster_retl.model.rows import Batch, Fault, Operation, Row, RowResult
 

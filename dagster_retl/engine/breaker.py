@@ -12,26 +12,38 @@ from dagster_retl.errors import DestinationError, ErrorCode, GuardTrippedError
 
 
 class Breaker:
-    """Opens after `threshold` outages in a row, over all workers, without a single answer between them.
+    """Tells a destination that is down from a batch that it cannot bear. Shared by all workers.
 
-    Halving a batch of n rows down to the one that the destination cannot bear meets log2(n) outages
-    in a row, so the threshold lies above that.
+    It opens after `threshold` outages in a row without a single answer between them. Halving a batch
+    of n rows down to the one that the destination cannot bear meets log2(n) outages in a row, so the
+    threshold lies above that. And it opens at once when a batch got no answer at all while nobody
+    else got one either.
     """
 
     def __init__(self, batch_rows: int) -> None:
         self._threshold = max(3, batch_rows.bit_length() + 2)
         self._in_a_row = 0
+        self._answers = 0
         self._lock = threading.Lock()
+
+    @property
+    def answers(self) -> int:
+        """How many answers there were so far."""
+        return self._answers
 
     def answered(self) -> None:
         with self._lock:
+            self._answers += 1
             self._in_a_row = 0
 
-    def outage(self, error: DestinationError) -> DestinationError | None:
-        """Count an outage; the error to end the run with, once the breaker is open."""
+    def outage(self, error: DestinationError, *, silent_since: int | None) -> DestinationError | None:
+        """Count an outage; the error to end the run with, once the breaker is open.
+
+        silent_since: for a batch without any answer, what `answers` was when it was first sent.
+        """
         with self._lock:
             self._in_a_row += 1
-            opened = self._in_a_row >= self._threshold
+            opened = self._in_a_row >= self._threshold or silent_since == self._answers
         if not opened:
             return None
         return DestinationError(

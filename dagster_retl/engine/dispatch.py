@@ -124,6 +124,7 @@ class Dispatch:
         self._gone_is_failure = gone_is_failure
         self._idempotent = connector.idempotent(batch.operation)
         self._may_split = self._idempotent or connector.atomic_rejection
+        self._answers_before = breaker.answers
         self._answers: list[Answer] = [NOT_SENT] * len(batch.rows)
         self.abort: RetlError | None = None
 
@@ -182,11 +183,12 @@ class Dispatch:
     def _settle_outage(self, part: _Part, error: DestinationError) -> list[_Part]:
         if error.code is ErrorCode.DESTINATION_LOCKED and part.tries + 1 < ROW_ATTEMPTS:
             return [self._later(part)]
-        if error.code is not ErrorCode.RATE_LIMIT and (down := self._breaker.outage(error)):
+        answered = error.code is ErrorCode.DESTINATION_UNAVAILABLE and error.ambiguous
+        silent_since = None if answered else self._answers_before
+        if error.code is not ErrorCode.RATE_LIMIT and (down := self._breaker.outage(error, silent_since=silent_since)):
             self.abort = down
             self._answer_unsent(part)
             return []
-        answered = error.code is ErrorCode.DESTINATION_UNAVAILABLE and error.ambiguous
         if answered and len(part.positions) > 1 and self._idempotent:
             return _halves(part)
         fault = Fault(error.code, error.message, error.vendor_code)

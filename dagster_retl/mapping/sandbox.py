@@ -1,0 +1,75 @@
+"""The sandbox: a DuckDB of its own in which expressions run, and from which nothing can be reached.
+
+No files, network, extensions, settings or Python variables; time zone UTC; one thread, since a
+block of rows is small. What an expression may call is decided before it runs (`mapping.expression`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Self
+
+import duckdb
+import pyarrow as pa
+
+_CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_unsigned_extensions": "false",
+    "python_enable_replacements": "false",
+    "threads": "1",
+    "memory_limit": "512MB",
+    "temp_directory": "",
+    "TimeZone": "UTC",
+}
+
+_ROWS = "retl_rows"
+
+
+class Sandbox:
+    """One connection, for one thread. Close it, or use it in a `with`."""
+
+    def __init__(self) -> None:
+        self._connection = duckdb.connect(":memory:", config=_CONFIGURATION)
+        self._connection.execute("SET lock_configuration = true")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection; a second time does nothing."""
+        self._connection.close()
+
+    def parsed(self, expression: str) -> dict[str, Any]:
+        """DuckDB's own parse of `SELECT (expression)`; `error` in it says whether there is none."""
+        # The line break ends a comment that the expression may end with.
+        rows = self._connection.execute("SELECT json_serialize_sql(?)", [f"SELECT ({expression}\n)"]).fetchall()
+        tree: dict[str, Any] = json.loads(rows[0][0])
+        return tree
+
+    def functions(self, name: str) -> list[tuple[str, str | None, str | None]]:
+        """What DuckDB knows of a function: (kind, stability, definition where it is a macro) of each overload."""
+        return self._connection.execute(
+            "SELECT function_type, stability, macro_definition FROM duckdb_functions() WHERE function_name = ?",
+            [name.lower()],
+        ).fetchall()
+
+    def types(self, expressions: Sequence[str], rows: pa.Table) -> list[Any]:
+        """The DuckDB type of each expression over the columns of `rows`. Raises `duckdb.Error`."""
+        self._connection.register(_ROWS, rows.slice(0, 0))
+        return list(self._connection.sql(_query(expressions)).types)
+
+    def evaluate(self, expressions: Sequence[str], rows: pa.Table) -> pa.Table:
+        """A column for each expression, a row for each of `rows`. Raises `duckdb.Error`."""
+        self._connection.register(_ROWS, rows)
+        return self._connection.sql(_query(expressions)).to_arrow_table()
+
+
+def _query(expressions: Sequence[str]) -> str:
+    columns = ", ".join(f"({expression}\n) AS f{number}" for number, expression in enumerate(expressions))
+    return f"SELECT {columns} FROM {_ROWS}"
