@@ -16,7 +16,7 @@ from dagster_retl.cli.documents import letter_document, run_document
 from dagster_retl.cli.launching import launch
 from dagster_retl.cli.runs import show_run
 from dagster_retl.cli.session import Session
-from dagster_retl.demo.story import CRM, Step, is_demo, project_text, serving_crm, tell
+from dagster_retl.demo.story import ACCOUNTS, CRM, Step, is_demo, project_text, serving_crm, tell
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
 
@@ -76,7 +76,7 @@ def _show(session: Session, step: Step) -> None:
     for run in step.runs:
         show_run(session, run)
     if step.letters:
-        show_letters(session, step.letters[:_SHOWN_LETTERS], {})
+        show_letters(session, step.letters[:_SHOWN_LETTERS], {letter.sync_id: ACCOUNTS for letter in step.letters})
         if len(step.letters) > _SHOWN_LETTERS:
             output.line(session, (f"   … and {len(step.letters) - _SHOWN_LETTERS:,} more", "dim"))
     if step.proof is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import click
@@ -23,6 +23,8 @@ from dagster_retl.service import Service
 
 _MOST = 10_000
 """Dead letters that one replay takes."""
+
+_ID_LENGTH = 26
 
 
 @click.group(cls=CommandGroup)
@@ -53,7 +55,7 @@ def list_letters(
     if session.json:
         output.document([letter_document(letter) for letter in letters])
     elif letters:
-        show_letters(session, letters, {} if sync else names)
+        show_letters(session, letters, names)
         _after_list(session, letters, limit, resolved=resolved)
     else:
         output.line(session, "no resolved dead letters" if resolved else "no open dead letters")
@@ -139,28 +141,50 @@ def replay(session: Session, entries: tuple[str, ...], sync: str | None, everyth
     return exits.of_runs(done)
 
 
-def show_letters(session: Session, letters: Sequence[DeadLetter], names: dict[str, str]) -> None:
-    """Dead letters as a table; `names`: of syncs by id, where a column should tell them."""
+def show_letters(session: Session, letters: Sequence[DeadLetter], names: Mapping[str, str]) -> None:
+    """Dead letters: at a terminal by sync and error, two lines each; otherwise a line each. `names`: of syncs by id."""
+    if session.out.is_terminal:
+        _show_grouped(session, letters, names)
+    else:
+        columns = ("=sync", "=key", "=error", "=why", ">tries", "=last seen", "=id")
+        output.table(session, columns, [_row(letter, names) for letter in letters])
+
+
+def _show_grouped(session: Session, letters: Sequence[DeadLetter], names: Mapping[str, str]) -> None:
+    groups: dict[tuple[str, str], list[DeadLetter]] = {}
+    for letter in letters:
+        groups.setdefault((letter.sync_id, letter.error_code), []).append(letter)
     now = datetime.now(UTC)
-    terminal = session.out.is_terminal
-    why = ("why",) if terminal else ("=error", "=why")
-    columns = (*(("=sync",) if names else ()), "key", *why, ">tries", "=last seen", "=id")
-    rows = [_row(letter, names, now, stacked=terminal) for letter in letters]
-    output.table(session, columns, rows)
+    width = max(len(_keys(letter)) for letter in letters)
+    for (sync_id, code), members in groups.items():
+        heading = f"{len(members):,} dead letters" if len(members) > 1 else "1 dead letter"
+        output.line(session)
+        output.line(session, words.name(names.get(sync_id, sync_id)), "  ", (code, "yellow"), (f"  {heading}", "dim"))
+        output.pairs(session, [(_two_lines(letter, now)) for letter in members], width=max(width, _ID_LENGTH))
+    output.line(session)
 
 
-def _row(letter: DeadLetter, names: dict[str, str], now: datetime, *, stacked: bool) -> list[RenderableType]:
-    sync: list[RenderableType] = [words.name(names.get(letter.sync_id, letter.sync_id))] if names else []
-    code = Text(letter.error_code, style="yellow")
-    message = Text(letter.message)
+def _two_lines(letter: DeadLetter, now: datetime) -> tuple[Text, Text]:
+    tries = "tried once" if letter.attempts == 1 else f"tried {letter.attempts:,} times"
+    seen = Text.assemble(tries, ", last ", words.age(letter.last_seen_at, now), style="dim")
+    left = Text("\n").join([_keys(letter), Text(_short(letter), style="dim")])
+    return left, Text("\n").join([Text(letter.message), seen])
+
+
+def _row(letter: DeadLetter, names: Mapping[str, str]) -> list[RenderableType]:
     return [
-        *sync,
-        words.key(letter.record_keys) if letter.record_keys else Text(f"{letter.rows:,} rows", style="dim"),
-        *([Text("\n").join([code, message])] if stacked else [code, message]),
+        words.name(names.get(letter.sync_id, letter.sync_id)),
+        _keys(letter),
+        Text(letter.error_code),
+        Text(" ".join(letter.message.split())),
         words.count(letter.attempts),
-        words.age(letter.last_seen_at, now),
-        Text(_short(letter), style="dim"),
+        Text(words.rfc3339(letter.last_seen_at) or ""),
+        Text(_short(letter)),
     ]
+
+
+def _keys(letter: DeadLetter) -> Text:
+    return words.key(letter.record_keys) if letter.record_keys else Text(f"{letter.rows:,} rows", style="dim")
 
 
 def _after_list(session: Session, letters: Sequence[DeadLetter], limit: int, *, resolved: bool) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dagster_retl.cli.session import Session
 from dagster_retl.demo.story import home_of, is_demo
@@ -39,19 +39,14 @@ def _progress(session: Session, slug: str) -> Iterator[OnProgress | None]:
     if session.json or not session.err.is_terminal:
         yield None
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=session.err, transient=True) as bar:
-        task = bar.add_task(f"[bold]{slug}[/]  reading", total=None)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rows]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=session.err, transient=True) as bar:
+        task = bar.add_task(f"[bold]{slug}[/]  reading", total=None, rows="")
 
         def show(counters: Counters) -> None:
-            total = counters.read + counters.removed
-            bar.update(task, description=f"[bold]{slug}[/]  writing", total=total, completed=settled(counters))
+            total, done = counters.read + counters.removed, settled(counters)
+            rows = f"{done:,} of {total:,} rows"
+            bar.update(task, description=f"[bold]{slug}[/]  writing", total=total, completed=done, rows=rows)
 
         yield show
 

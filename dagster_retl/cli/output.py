@@ -32,8 +32,8 @@ def table(session: Session, columns: Sequence[str], rows: Sequence[Sequence[Rend
         box=box.SIMPLE_HEAD if terminal else None,
         header_style="dim",
         border_style="dim",
-        padding=(0, 1) if terminal else (0, 2, 0, 0),
-        pad_edge=terminal,
+        padding=(0, 1, 0, 0) if terminal else (0, 2, 0, 0),
+        pad_edge=False,
     )
     for name in columns:
         shown.add_column(
@@ -52,6 +52,16 @@ def facts(session: Session, pairs: Sequence[tuple[str, RenderableType]]) -> None
     for name, value in pairs:
         grid.add_row(name, value)
     session.out.print(Padding(grid, (0, 0, 0, 2 if session.out.is_terminal else 0), expand=False))
+
+
+def pairs(session: Session, rows: Sequence[tuple[Text, Text]], *, width: int) -> None:
+    """Print two columns; the left one `width` wide, or half of the terminal where that is less."""
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(width=min(width, session.out.width // 2), overflow="fold")
+    grid.add_column(overflow="fold")
+    for left, right in rows:
+        grid.add_row(left, right)
+    session.out.print(Padding(grid, (0, 0, 0, 2), expand=False))
 
 
 def line(session: Session, *parts: Part) -> None:

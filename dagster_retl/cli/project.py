@@ -83,7 +83,7 @@ def connectors(session: Session, name: str | None) -> int:
         output.document([connector_document(kind) for kind in kinds])
     else:
         rows = [_connector_row(kind) for kind in kinds]
-        output.table(session, ("=connector", "=what", "=modes", ">rows a request", ">requests/s"), rows)
+        output.table(session, ("=connector", "what", "modes", ">rows", ">per second"), rows)
         output.hint(session, "`retl connectors NAME` lists the settings of one.")
     for problem in broken:
         session.err.print(Text(problem, style="red"), soft_wrap=True)

@@ -93,9 +93,7 @@ def show_runs(session: Session, found: Sequence[Run]) -> None:
     """Runs as a table."""
     now = datetime.now(UTC)
     rows = [_row(each, now) for each in found]
-    output.table(
-        session, ("=run", "=sync", "=status", ">read", ">written", ">failed", ">deleted", ">took", "=started"), rows
-    )
+    output.table(session, ("=run", "=sync", "=status", ">read", ">written", ">failed", ">took", "=started"), rows)
 
 
 def _row(each: Run, now: datetime) -> list[RenderableType]:
@@ -107,7 +105,6 @@ def _row(each: Run, now: datetime) -> list[RenderableType]:
         words.count(counters.read),
         words.count(counters.written),
         words.count(counters.failed + counters.delete_failed, "yellow"),
-        words.count(counters.deleted),
         words.duration(each.duration_s),
         words.age(each.started_at or each.created_at, now),
     ]

@@ -18,7 +18,7 @@ _STATUS_STYLES = {
     RunStatus.FAILED: "red",
     RunStatus.CANCELLED: "magenta",
 }
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 
 def count(number: int, style: str = "") -> Text:
@@ -40,25 +40,25 @@ def name(text: str) -> Text:
 
 
 def age(moment: datetime | None, now: datetime) -> Text:
-    """How long ago: `3 min ago`; `–` for what has not happened."""
+    """How long ago: `3m ago`; `–` for what has not happened."""
     if moment is None:
         return Text("–", style="dim")
     seconds = int((now - moment).total_seconds())
     if seconds < 1:
         return Text("now")
     size, unit = next((size, unit) for size, unit in _UNITS if seconds >= size)
-    return Text(f"{seconds // size} {unit} ago")
+    return Text(f"{seconds // size}{unit} ago")
 
 
 def duration(seconds: float | None) -> Text:
-    """`0.8 s`, `2 min 5 s`."""
+    """`0.8s`, `2m 5s`, `1h 4m`."""
     if seconds is None:
         return Text("–", style="dim")
     if seconds < 60:
-        return Text(f"{seconds:.1f} s")
+        return Text(f"{seconds:.1f}s")
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return Text(f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s")
+    return Text(f"{hours}h {minutes}m" if hours else f"{minutes}m {rest}s")
 
 
 def rfc3339(moment: datetime | None) -> str | None:

@@ -17,7 +17,7 @@ from dagster_retl.model.rows import KeyForm
 
 _POSTGRES = sa.text("""
 SELECT i.indexrelid::text, a.attname,
-        i.indexprs IS NULL AND i.indimmediate AND i.indisvalid,
+       i.indpred IS NULL AND i.indexprs IS NULL AND i.indimmediate AND i.indisvalid,
        format_type(a.atttypid, NULL) LIKE '%citext' OR NOT coalesce(c.collisdeterministic, true), false
 FROM pg_index i
 CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position)

@@ -22,7 +22,6 @@ _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
     "threads": "1",
     "memory_limit": "512MB",
     "temp_directory": "",
-    "TimeZone": "UTC",
 }
 
 _ROWS = "retl_rows"
@@ -33,6 +32,7 @@ class Sandbox:
 
     def __init__(self) -> None:
         self._connection = duckdb.connect(":memory:", config=_CONFIGURATION)
+        self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute("SET lock_configuration = true")
 
     def __enter__(self) -> Self:

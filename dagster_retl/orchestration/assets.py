@@ -5,7 +5,7 @@ Dagster reads the annotations of ops: in this file they are not strings.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 
@@ -38,7 +38,10 @@ OUTAGES = frozenset({ErrorCode.DESTINATION_DOWN, ErrorCode.SOURCE_UNAVAILABLE})
 """Failures that may be over in a minute; all others need a person."""
 
 OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
-"""How Dagster tries again after an outage: about 30 and 60 seconds later."""
+"""How a run is tried again after an outage: about 30 and 60 seconds later.
+
+Not a policy of the op: Dagster would apply that to a run that somebody terminates as well.
+"""
 
 _CONFIG_SCHEMA = SyncRunConfig.to_fields_dict()
 """Made once: reading it off an annotation of each op would take half the time of loading many syncs."""
@@ -64,7 +67,7 @@ def sync_asset(
     def execute(context: dg.AssetExecutionContext) -> Results:
         config = SyncRunConfig.model_validate(context.op_execution_context.op_config)
         with service_factory() as service:
-            yield from _Step(context, config, service, sync, on_progress).execute()
+            yield from _Step(context, config, service, sync, retry_policy, on_progress).execute()
 
     try:
         return dg.multi_asset(
@@ -73,7 +76,6 @@ def sync_asset(
             check_specs=check_specs(sync),
             config_schema=_CONFIG_SCHEMA,
             can_subset=True,
-            retry_policy=retry_policy,
         )(execute)
     except (dg.DagsterInvalidDefinitionError, dg.DagsterInvariantViolationError) as error:
         raise ConfigurationError(
@@ -109,12 +111,14 @@ class _Step:
         config: SyncRunConfig,
         service: Service,
         sync: Sync,
+        retry_policy: dg.RetryPolicy,
         on_progress: Progress | None,
     ) -> None:
         self._context = context
         self._config = config
         self._service = service
         self._sync = sync
+        self._retry_policy = retry_policy
         self._on_progress = on_progress
 
     def execute(self) -> Results:
@@ -125,7 +129,7 @@ class _Step:
             report = self._run()
         except RetlError as error:
             yield from self._counts_of_failed()
-            raise self._failure(error) from None  # what lies behind it may hold secrets, and is in the message
+            self._give_up_or_retry(error)
         except BaseException:
             yield from self._counts_of_failed()
             raise
@@ -184,12 +188,19 @@ class _Step:
     def _recorded(self) -> Run | None:
         return self._service.store.runs.find(self._context.run.run_id, self._sync.slug)
 
+    def _give_up_or_retry(self, error: RetlError) -> NoReturn:
+        """Raise what Dagster is to hear. Not the error itself: what lies behind it may hold secrets."""
+        failure = self._failure(error)
+        attempt, policy = self._context.op_execution_context.retry_number + 1, self._retry_policy
+        if error.code in OUTAGES and self._config.retry_outages and attempt <= policy.max_retries:
+            raise dg.RetryRequested(policy.max_retries, policy.calculate_delay(attempt)) from failure
+        raise failure from None
+
     def _failure(self, error: RetlError) -> dg.Failure:
         run = self._recorded()
-        metadata: Metadata = {"retl/error_code": dg.MetadataValue.text(error.code.value)}
-        retry = error.code in OUTAGES and self._config.retry_outages
-        description = f"{error.code}: {error.message}" + (f"\n{error.hint}" if error.hint else "")
-        return dg.Failure(description, metadata=(run_metadata(run) if run else {}) | metadata, allow_retries=retry)
+        metadata = run_metadata(run) if run else {}
+        metadata["retl/error_code"] = dg.MetadataValue.text(error.code.value)
+        return dg.Failure(f"{error.code}: {error}", metadata=metadata, allow_retries=False)
 
     def _observation(self, metadata: Metadata) -> dg.AssetObservation:
         return dg.AssetObservation(asset_key(self._sync), metadata=metadata)

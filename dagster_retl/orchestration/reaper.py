@@ -39,7 +39,7 @@ def reaper_sensor(project: Project, open_service: ServiceFactory) -> dg.SensorDe
             dead = _dead(service)
             closed = close_dead_runs(service.store, service.state, service.project.engine, dead)
             for run in closed:
-                context.log.warning(f"run {run.id} of {run.sync_name} was interrupted: its process is dead")
+                context.log.warning("run %s of %s was interrupted: its process is dead", run.id, run.sync_name)
             ended = list(_end_dagster_runs(context, _expired(service, dead)))
         return dg.SkipReason(_report(closed, ended))
 
@@ -59,7 +59,10 @@ def _expired(service: Service, dead: Sequence[Holder]) -> list[Run]:
 
 def _end_dagster_runs(context: dg.SensorEvaluationContext, runs: Sequence[Run]) -> Iterator[str]:
     """Ask for the end of the Dagster runs that still wait for these; mark those that nobody answers for."""
-    steps = {run.dagster_run_id: run.sync_name for run in runs if run.dagster_run_id is not None}
+    steps: dict[str, list[str]] = {}
+    for run in runs:
+        if run.dagster_run_id is not None:
+            steps.setdefault(run.dagster_run_id, []).append(run.sync_name)  # a step is called as its sync
     if not steps:
         return
     waiting = dg.RunsFilter(run_ids=list(steps), statuses=_IN_PROGRESS)
@@ -70,9 +73,10 @@ def _end_dagster_runs(context: dg.SensorEvaluationContext, runs: Sequence[Run]) 
             yield run.run_id
 
 
-def _waits_for(instance: dg.DagsterInstance, run: dg.DagsterRun, step: str) -> bool:
-    """Whether the Dagster run still takes the step for running."""
-    return all(stats.end_time is None for stats in instance.get_run_step_stats(run.run_id, [step]))
+def _waits_for(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: Sequence[str]) -> bool:
+    """Whether the Dagster run still takes one of the steps for running."""
+    known = instance.get_run_step_stats(run.run_id, steps)
+    return not known or any(stats.end_time is None for stats in known)
 
 
 def _end(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> None:
@@ -89,7 +93,7 @@ def _asked(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
     try:
         return context.instance.run_coordinator.cancel_run(run.run_id)
     except dg.DagsterError as error:
-        context.log.warning(f"Dagster run {run.run_id} cannot be asked to stop: {error}")
+        context.log.warning("Dagster run %s cannot be asked to stop: %s", run.run_id, error)
         return False
 
 

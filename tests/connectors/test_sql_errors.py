@@ -132,7 +132,7 @@ def test_a_constraint_checked_at_commit_finds_its_row(postgres_place: Place) -> 
 def test_messages_hold_no_row(postgres_place: Place, caplog: pytest.LogCaptureFixture) -> None:
     postgres_place.run("CREATE TABLE t (id int PRIMARY KEY, name text NOT NULL, card text, age int CHECK (age > 0))")
     postgres_place.write_all("insert", [{"id": 77777, "name": "Ada"}])
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": 77777, "name": "Ada", "card": "4111-1111"},
         {"id": 2, "name": None, "card": "4111-1111"},
         {"id": 3, "name": "x", "card": "4111-1111", "age": -5},

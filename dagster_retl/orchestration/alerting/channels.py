@@ -1,0 +1,82 @@
+"""Who is told, and about what: the alert rules of a project, turned round to one channel for each address."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from dagster_retl.model.project import AlertRule
+from dagster_retl.orchestration.alerting.troubles import Kind, Trouble
+
+_RECOVERED = "recovered"
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """An address and the rules that name it.
+
+    id: stands for the address in the store. label: its place in retl.yaml and its scheme, for
+    logs; the address itself holds secrets.
+    """
+
+    id: str
+    label: str
+    url: str = field(repr=False)
+    rules: tuple[AlertRule, ...] = field(repr=False)
+
+    def announces(self, kind: Kind) -> bool:
+        """Whether anything of this kind is told here."""
+        return any(kind in rule.on for rule in self.rules)
+
+    def recovers(self, kind: Kind) -> bool:
+        """Whether the end of such a trouble is told here: of those announced, or of all where none is."""
+        return any(_RECOVERED in rule.on and (kind in rule.on or len(rule.on) == 1) for rule in self.rules)
+
+    def follows(self, kind: Kind) -> bool:
+        """Whether a trouble of this kind is any business of this channel."""
+        return self.announces(kind) or self.recovers(kind)
+
+    def worth(self, trouble: Trouble) -> bool:
+        """Whether a trouble that nobody here has heard of is worth a message."""
+        kind = trouble.subject.kind
+        if kind is not Kind.DEAD_LETTERS:
+            return self.announces(kind)
+        wanted = [rule.dead_letters for rule in self.rules if kind in rule.on]
+        return any(each.new_codes or _reached(each.open, trouble.entries) for each in wanted)
+
+    def crossed(self, trouble: Trouble, entries: int) -> bool:
+        """Whether more dead letters are open than a rule allows, which was not so when `entries` were."""
+        limits = [rule.dead_letters.open for rule in self.rules if Kind.DEAD_LETTERS in rule.on]
+        return any(_reached(limit, trouble.entries) and not _reached(limit, entries) for limit in limits)
+
+    @property
+    def repeat_after(self) -> timedelta:
+        """How long a trouble lasts until it is told again."""
+        return min(rule.repeat_after for rule in self.rules)
+
+
+def channels(rules: Sequence[AlertRule], salt: str) -> list[Channel]:
+    """One channel for each address in the rules. `salt`: the store's name, so that ids say nothing elsewhere."""
+    places: dict[str, str] = {}
+    named: dict[str, list[AlertRule]] = {}
+    for number, rule in enumerate(rules):
+        for position, url in enumerate(rule.notify):
+            places.setdefault(url, f"alerts[{number}].notify[{position}]")
+            named.setdefault(url, []).append(rule)
+    return [Channel(_id(url, salt), f"{places[url]}{_scheme(url)}", url, tuple(named[url])) for url in named]
+
+
+def _reached(limit: int | None, entries: int) -> bool:
+    return limit is not None and entries >= limit
+
+
+def _id(url: str, salt: str) -> str:
+    return hashlib.sha256(f"{salt}\0{url}".encode()).hexdigest()[:16]
+
+
+def _scheme(url: str) -> str:
+    scheme = re.match(r"([a-z0-9]+)://", url)
+    return f" ({scheme[1]})" if scheme else ""

@@ -1,0 +1,107 @@
+"""What is wrong now, as the store says: by kind, destination and code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from dagster_retl.errors import ErrorCode
+from dagster_retl.model.project import Project
+from dagster_retl.model.runs import Run, RunStatus
+from dagster_retl.model.sync import Sync
+from dagster_retl.store.dead_letters import OpenGroup
+
+
+class Kind(StrEnum):
+    """What people can be told about, as `alerts.on` calls it."""
+
+    RUN_FAILED = "run_failed"
+    GUARD_TRIPPED = "guard_tripped"
+    DEAD_LETTERS = "dead_letters"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Subject:
+    """What a message is about, whatever the number of syncs. `code`: of the error, or the guard's name."""
+
+    kind: Kind
+    destination_id: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A subject that is in trouble.
+
+    syncs: in the project's order. since: of the first sign of it that the store still shows.
+    runs: the failed attempt of each sync, by slug. letters: the open dead letters of each, by slug.
+    """
+
+    subject: Subject
+    syncs: Sequence[Sync]
+    since: datetime
+    runs: Mapping[str, Run]
+    letters: Mapping[str, OpenGroup]
+
+    @property
+    def entries(self) -> int:
+        """Open dead letters."""
+        return sum(group.entries for group in self.letters.values())
+
+    @property
+    def rows(self) -> int:
+        """Rows of the query that the dead letters stand for."""
+        return sum(group.rows for group in self.letters.values())
+
+
+def troubles(project: Project, attempts: Mapping[str, Run], groups: Iterable[OpenGroup]) -> list[Trouble]:
+    """The troubles of a project's syncs, ordered by subject.
+
+    attempts: the last attempt of each sync, by sync id. groups: of open dead letters; those of
+    other projects' syncs, which a store may hold too, are left out.
+    """
+    return sorted([*_failing(project, attempts), *_dead_letters(project, groups)], key=lambda each: each.subject)
+
+
+def failing(attempts: Mapping[str, Run]) -> set[str]:
+    """Ids of the syncs whose last attempt failed."""
+    return {sync_id for sync_id, run in attempts.items() if run.status is RunStatus.FAILED}
+
+
+def _failing(project: Project, attempts: Mapping[str, Run]) -> list[Trouble]:
+    failed = failing(attempts)
+    grouped: dict[Subject, list[Sync]] = {}
+    for sync in project.syncs:
+        if sync.id in failed:
+            grouped.setdefault(_subject_of(sync, attempts[sync.id]), []).append(sync)
+    return [_failed(subject, syncs, attempts) for subject, syncs in grouped.items()]
+
+
+def _subject_of(sync: Sync, run: Run) -> Subject:
+    if run.error_code == ErrorCode.GUARD_TRIPPED and run.guard:
+        return Subject(Kind.GUARD_TRIPPED, sync.destination_id, run.guard)
+    return Subject(Kind.RUN_FAILED, sync.destination_id, run.error_code or ErrorCode.UNKNOWN)
+
+
+def _failed(subject: Subject, syncs: Sequence[Sync], attempts: Mapping[str, Run]) -> Trouble:
+    runs = {sync.slug: attempts[sync.id] for sync in syncs}
+    since = min(run.finished_at or run.created_at for run in runs.values())
+    return Trouble(subject, syncs, since, runs, {})
+
+
+def _dead_letters(project: Project, groups: Iterable[OpenGroup]) -> list[Trouble]:
+    by_id = {sync.id: sync for sync in project.syncs}
+    grouped: dict[Subject, dict[str, OpenGroup]] = {}
+    for group in groups:
+        sync = by_id.get(group.sync_id)
+        if sync is not None:
+            subject = Subject(Kind.DEAD_LETTERS, sync.destination_id, group.error_code)
+            grouped.setdefault(subject, {})[sync.slug] = group
+    return [_open(project, subject, found) for subject, found in grouped.items()]
+
+
+def _open(project: Project, subject: Subject, found: Mapping[str, OpenGroup]) -> Trouble:
+    syncs = [sync for sync in project.syncs if sync.slug in found]
+    return Trouble(subject, syncs, min(group.oldest for group in found.values()), {}, found)
