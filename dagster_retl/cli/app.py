@@ -13,6 +13,8 @@ from dagster_retl.cli.exits import FAILED, OK
 from dagster_retl.cli.session import Session
 from dagster_retl.errors import RetlError
 
+PROGRAM = "retl"
+
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -53,13 +55,11 @@ class App(CommandGroup):
     ) -> NoReturn:
         arguments = list(sys.argv[1:] if args is None else args)
         session = Session(json=_wants_json(arguments))
-        sys.exit(self._run(arguments, prog_name or "retl", complete_var, session, extra))
+        sys.exit(self._run(arguments, complete_var, session, extra))
 
-    def _run(
-        self, arguments: list[str], name: str, complete_var: str | None, session: Session, extra: dict[str, Any]
-    ) -> int:
+    def _run(self, arguments: list[str], complete_var: str | None, session: Session, extra: dict[str, Any]) -> int:
         try:
-            result = super().main(arguments, name, complete_var, standalone_mode=False, obj=session, **extra)
+            result = super().main(arguments, PROGRAM, complete_var, standalone_mode=False, obj=session, **extra)
         except click.ClickException as error:
             output.usage_error(session, error)
             return error.exit_code

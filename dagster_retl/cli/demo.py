@@ -21,6 +21,11 @@ from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
 
 _SHOWN_LETTERS = 8
+_AFTERWARDS = (
+    ("retl up", "shows all this in Dagster's UI, the CRM beside it"),
+    ("retl syncs list, retl runs list, retl dlq list", "show the same here"),
+    ("retl init my_project", "begins a project of your own"),
+)
 _OWN_PLACES = frozenset({"RETL_STORE", "RETL_STATE", "RETL_WRITES"})
 
 
@@ -98,12 +103,8 @@ def _holds(step: Step) -> bool:
 
 def _show_end(session: Session) -> None:
     output.line(session)
-    output.hint(
-        session,
-        "`retl up` shows all this in Dagster's UI, the CRM beside it.",
-        "`retl syncs list`, `retl runs list`, `retl dlq list`: the same here.",
-        "`retl init my_project` begins one of your own.",
-    )
+    for command, what in _AFTERWARDS:
+        output.line(session, ("→ ", "dim"), (command, "bold"), f"  {what}")
 
 
 def _document(step: Step) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 from rich import box
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -74,7 +74,7 @@ def hint(session: Session, *sentences: str) -> None:
     if session.json or not session.out.is_terminal:
         return
     for sentence in sentences:
-        session.out.print(Text.assemble(("→ ", "dim"), _with_commands(sentence)))
+        session.out.print(Text.assemble(("→ ", "dim"), _with_commands(session.out, sentence)))
 
 
 def error(session: Session, problem: RetlError) -> None:
@@ -109,11 +109,13 @@ def _tell(session: Session, message: str, advice: str | None) -> None:
     if rest:
         session.err.print(Text(rest), soft_wrap=True)
     if advice:
-        session.err.print(Text.assemble("  ", _with_commands(advice)), soft_wrap=True)
+        session.err.print(Text.assemble("  ", _with_commands(session.err, advice)), soft_wrap=True)
 
 
-def _with_commands(sentence: str) -> Text:
-    """The sentence with what stands between backticks in bold, without them."""
+def _with_commands(console: Console, sentence: str) -> Text:
+    """The sentence; where there are colours, what stands between backticks in bold, without them."""
+    if console.color_system is None or console.no_color:
+        return Text(sentence)
     text = Text()
     for index, part in enumerate(sentence.split("`")):
         text.append(part, style="bold" if index % 2 else "")

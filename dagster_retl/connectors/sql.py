@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from sqlalchemy.engine import URL
 
 from dagster_retl.connectors.base import ConnectorConfig, ConnectorSpec, DirectConnector
@@ -24,6 +24,7 @@ from dagster_retl.connectors.sql_tables import Table
 from dagster_retl.connectors.sql_urls import FILE_DIALECTS, parse_url, public_identity, public_name
 from dagster_retl.connectors.sql_writing import BatchWriter
 from dagster_retl.errors import DestinationError, ErrorCode
+from dagster_retl.model.locations import resolve_database_url
 from dagster_retl.model.rows import Account, Batch, FieldInfo, KeyForm, ObjectInfo, Operation, RowResult, WireForm
 
 
@@ -39,9 +40,11 @@ class SqlConfig(ConnectorConfig):
 
     @field_validator("url")
     @classmethod
-    def _known(cls, value: SecretStr) -> SecretStr:
+    def _known(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        """A database file is looked for beside retl.yaml, the `base` of the validation's context."""
         parse_url(value.get_secret_value())
-        return value
+        base = (info.context or {}).get("base")
+        return value if base is None else SecretStr(resolve_database_url(value.get_secret_value(), base))
 
     def parsed_url(self) -> URL:
         """The URL with its driver; it holds the password."""

@@ -7,8 +7,27 @@ from typing import Any
 from dagster_retl.model.sql_text import identifier
 
 _KEPT = frozenset(
-    "boolean tinyint smallint integer bigint utinyint usmallint uinteger ubigint float double decimal varchar blob date "
-    "time time_ns timestamp timestamp_ns".split()
+    [
+        "boolean",
+        "tinyint",
+        "smallint",
+        "integer",
+        "bigint",
+        "utinyint",
+        "usmallint",
+        "uinteger",
+        "ubigint",
+        "float",
+        "double",
+        "decimal",
+        "varchar",
+        "blob",
+        "date",
+        "time",
+        "time_ns",
+        "timestamp",
+        "timestamp_ns",
+    ]
 ) | {"timestamp with time zone", "timestamptz_ns"}
 
 _CHANGED = {

@@ -107,7 +107,20 @@ def _rewritten(text: str, spans: Sequence[tuple[exp.Identifier, str]]) -> str:
 
 
 _ALLOWED = frozenset(
-    "BETWEEN CASE CAST COLLATE COLUMN_REF COMPARISON CONJUNCTION CONSTANT FUNCTION LAMBDA OPERATOR TYPE".split()
+    [
+        "BETWEEN",
+        "CASE",
+        "CAST",
+        "COLLATE",
+        "COLUMN_REF",
+        "COMPARISON",
+        "CONJUNCTION",
+        "CONSTANT",
+        "FUNCTION",
+        "LAMBDA",
+        "OPERATOR",
+        "TYPE",
+    ]
 )
 """Kinds of nodes in DuckDB's parse of a scalar expression."""
 
@@ -119,7 +132,14 @@ _REFUSED = {
 }
 
 _OUTWARD = frozenset(
-    "current_localtime current_localtimestamp json_serialize_plan json_serialize_sql json_deserialize_sql version".split()
+    [
+        "current_localtime",
+        "current_localtimestamp",
+        "json_serialize_plan",
+        "json_serialize_sql",
+        "json_deserialize_sql",
+        "version",
+    ]
 )
 """Functions that DuckDB calls consistent, though they tell of the clock, the version or the parser."""
 
@@ -166,7 +186,7 @@ class _Inspection:
         name = node["function_name"].lower()
         if node["schema"] or node["catalog"]:
             raise self._refusal(f"{node['schema']}.{name}(…): write {name}({node['schema']}, …)")
-        if name in _OUTWARD or (name == _TODAY and len(node.get("arguments", node.get("children", ()))) == 1):
+        if name in _OUTWARD or (name == _TODAY and len(node.get("arguments") or node.get("children") or ()) == 1):
             raise self._refusal(f"{name}(), {_UNSTABLE}")
         self._called(name)
 
@@ -200,7 +220,7 @@ class _Inspection:
 
 _UNSTABLE = "which depends on more than the row: its value could change every row in every run"
 
-_KEYWORDS = frozenset("current_date current_time current_timestamp localtime localtimestamp".split())
+_KEYWORDS = frozenset(["current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"])
 
 
 def _kind_of(kinds: set[str]) -> str:

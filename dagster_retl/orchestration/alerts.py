@@ -12,7 +12,7 @@ import os
 import dagster as dg
 
 from dagster_retl.model.project import Project
-from dagster_retl.orchestration.alerting.tick import Alerts, TickReport
+from dagster_retl.orchestration.alerting.tick import TickReport, tick
 from dagster_retl.orchestration.names import ServiceFactory
 
 INTERVAL = 30
@@ -35,8 +35,8 @@ def alert_sensor(project: Project, open_service: ServiceFactory) -> dg.SensorDef
         if not project.alerts:
             return dg.SensorResult(skip_reason="the project has no alerts")
         with open_service() as service:
-            alerts = Alerts(service, dagster_url=os.environ.get(DAGSTER_URL))
-            report = alerts.tick(unreachable=json.loads(context.cursor or "[]"))
+            unreachable = json.loads(context.cursor or "[]")
+            report = tick(service, dagster_url=os.environ.get(DAGSTER_URL), unreachable=unreachable)
         for label, reason in report.failures.values():
             context.log.error("%s could not be told: %s", label, reason)
         return dg.SensorResult(skip_reason=_summary(report), cursor=json.dumps(sorted(report.failures)))

@@ -42,7 +42,7 @@ def description(project: Project, sync: Sync) -> str:
         *([sync.description, ""] if sync.description else []),
         (
             f"**{sync.sync_mode.value}** into **{destination.name}** (`{sync.destination_id}`, "
-            f"{destination.connector}), object `{sync.object_name}`, key {key}."
+            f"{destination.connector}), object `{sync.object_name}`, key {key}. {_when(sync)}"
         ),
         "",
         f"From warehouse `{sync.warehouse}`:",
@@ -146,6 +146,13 @@ def _failure(letter: DeadLetter) -> dg.TableRecord:
         "id": letter.id,
     }
     return dg.TableRecord(values)
+
+
+def _when(sync: Sync) -> str:
+    """Said here, because Dagster shows the schedules of the whole job with each of its assets."""
+    if sync.schedule.expression is None:
+        return "Runs when somebody starts it."
+    return f"Runs at `{sync.schedule.expression}` ({sync.schedule.timezone})."
 
 
 def _mapping_row(mapping: FieldMapping) -> tuple[str, str, str]:

@@ -67,10 +67,10 @@ def _end_dagster_runs(context: dg.SensorEvaluationContext, runs: Sequence[Run]) 
         return
     waiting = dg.RunsFilter(run_ids=list(steps), statuses=_IN_PROGRESS)
     for record in context.instance.get_run_records(filters=waiting):
-        run = record.dagster_run
-        if _waits_for(context.instance, run, steps[run.run_id]):
-            _end(context, run)
-            yield run.run_id
+        dagster_run = record.dagster_run
+        if _waits_for(context.instance, dagster_run, steps[dagster_run.run_id]):
+            _end(context, dagster_run)
+            yield dagster_run.run_id
 
 
 def _waits_for(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: Sequence[str]) -> bool:

@@ -65,8 +65,12 @@ def check_port(host: str, port: int) -> None:
 
 def dagster_command(host: str, port: int) -> list[str]:
     """The command that runs code server, webserver and daemon, and ends them all when one dies."""
-    served = ["-m", "dagster_retl.definitions", "-h", host, "-p", str(port)]
-    return [sys.executable, "-m", "dagster", "dev", *served, "--log-level", "warning"]
+    # Dagster recommends `dg dev`, which needs another package and a project folder of its own.
+    python = [sys.executable, "-W", "ignore:Function `dev_command` is superseded"]
+    return [
+        *(*python, "-m", "dagster", "dev"),
+        *("--module-name", "dagster_retl.definitions", "--host", host, "--port", str(port), "--log-level", "warning"),
+    ]
 
 
 @contextmanager

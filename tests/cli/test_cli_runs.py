@@ -7,7 +7,6 @@ import sqlite3
 from contextlib import closing
 from datetime import datetime
 
-import pytest
 from cli_shop import TOKEN, Shop
 
 UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -28,7 +27,11 @@ def test_a_run_writes_the_rows_and_prints_the_apis_attributes(shop: Shop) -> Non
     assert run["sync_id"].startswith("retl_sync_")
     assert (run["status"], run["error"], run["full_refresh"], run["dry_run"]) == ("succeeded", None, False, False)
     assert all(UTC_TIME.fullmatch(run[name]) for name in ("created_at", "started_at", "finished_at"))
-    assert run["duration_s"] >= 0
+    created, started, finished = (
+        datetime.fromisoformat(run[f"{name}_at"]) for name in ("created", "started", "finished")
+    )
+    assert created <= started <= finished
+    assert run["duration_s"] == (finished - started).total_seconds()
     assert _dagster_runs(shop) == [(run["dagster_run_id"], "SUCCESS")]
 
 
@@ -141,10 +144,9 @@ def test_secrets_are_in_no_answer(shop: Shop) -> None:
     assert all(TOKEN not in answer.output for answer in answers)
 
 
-@pytest.mark.parametrize("command", [["run"], ["plan"]])
-def test_an_unreachable_destination_is_told_as_such(shop: Shop, command: list[str]) -> None:
+def test_an_unreachable_destination_is_told_as_such(shop: Shop) -> None:
     shop.service.close()
-    result = shop.call(*command, "people_service")
+    result = shop.call("plan", "people_service")
     assert result.exit_code == 1
     assert "Traceback" not in result.output
     assert "refused" in result.output.lower()
@@ -154,11 +156,3 @@ def _dagster_runs(shop: Shop) -> list[tuple[str, str]]:
     """Run id and status, as Dagster's own storage has them."""
     with closing(sqlite3.connect(shop.folder / ".dagster" / "history" / "runs.db")) as connection:
         return connection.execute("SELECT run_id, status FROM runs").fetchall()
-
-
-def test_times_are_in_order(shop: Shop) -> None:
-    run = shop.document("run", "seats")
-    created, started, finished = (
-        datetime.fromisoformat(run[f"{name}_at"]) for name in ("created", "started", "finished")
-    )
-    assert created <= started <= finished

@@ -29,11 +29,11 @@ class Channel:
 
     def announces(self, kind: Kind) -> bool:
         """Whether anything of this kind is told here."""
-        return any(kind in rule.on for rule in self.rules)
+        return bool(self._rules_for(kind))
 
     def recovers(self, kind: Kind) -> bool:
         """Whether the end of such a trouble is told here: of those announced, or of all where none is."""
-        return any(_RECOVERED in rule.on and (kind in rule.on or len(rule.on) == 1) for rule in self.rules)
+        return any(_RECOVERED in rule.on and (kind.value in rule.on or len(rule.on) == 1) for rule in self.rules)
 
     def follows(self, kind: Kind) -> bool:
         """Whether a trouble of this kind is any business of this channel."""
@@ -44,18 +44,21 @@ class Channel:
         kind = trouble.subject.kind
         if kind is not Kind.DEAD_LETTERS:
             return self.announces(kind)
-        wanted = [rule.dead_letters for rule in self.rules if kind in rule.on]
+        wanted = [rule.dead_letters for rule in self._rules_for(kind)]
         return any(each.new_codes or _reached(each.open, trouble.entries) for each in wanted)
 
     def crossed(self, trouble: Trouble, entries: int) -> bool:
         """Whether more dead letters are open than a rule allows, which was not so when `entries` were."""
-        limits = [rule.dead_letters.open for rule in self.rules if Kind.DEAD_LETTERS in rule.on]
+        limits = [rule.dead_letters.open for rule in self._rules_for(Kind.DEAD_LETTERS)]
         return any(_reached(limit, trouble.entries) and not _reached(limit, entries) for limit in limits)
 
     @property
     def repeat_after(self) -> timedelta:
         """How long a trouble lasts until it is told again."""
         return min(rule.repeat_after for rule in self.rules)
+
+    def _rules_for(self, kind: Kind) -> list[AlertRule]:
+        return [rule for rule in self.rules if kind.value in rule.on]
 
 
 def channels(rules: Sequence[AlertRule], salt: str) -> list[Channel]:

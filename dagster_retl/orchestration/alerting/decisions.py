@@ -35,13 +35,13 @@ def while_it_lasts(channel: Channel, trouble: Trouble, said: Said | None, now: d
     return Verdict.REMIND if now - said.at >= channel.repeat_after else Verdict.NOTHING
 
 
-def when_it_is_over(channel: Channel | None, kind: Kind, said: Said, *, well: bool) -> Verdict:
+def when_it_is_over(channel: Channel, kind: Kind, said: Said, *, well: bool) -> Verdict:
     """What to do about a trouble that is gone.
 
-    channel: None when its address left the project. well: whether its syncs are well now; they are
+    well: whether its syncs are well now; they are
     not when they fail for another reason, or are gone. A trouble that ended before its message
     could be delivered is told with its end.
     """
-    if channel is None or not well or not channel.follows(kind):
+    if not well or not channel.follows(kind):
         return Verdict.FORGET
     return Verdict.RECOVERED if channel.recovers(kind) or said.state is State.DUE else Verdict.FORGET

@@ -47,13 +47,11 @@ class Memory:
         """Everything, by channel id and subject."""
         return {self._parts(notice.key): _said(notice) for notice in self._notices.all(self._prefix)}
 
-    def keep(self, channel: Channel, trouble: Trouble, state: State) -> None:
-        """Remember how far the news of a trouble got, as of now."""
-        detail = {
-            "syncs": [sync.slug for sync in trouble.syncs],
-            "entries": trouble.entries,
-            "since": trouble.since.isoformat(),
-        }
+    def keep(self, channel: Channel, trouble: Trouble, state: State, before: Said | None) -> None:
+        """Remember how far the news of a trouble got, as of now; `before`: what was remembered until now."""
+        since = min(trouble.since, before.since) if before else trouble.since
+        slugs = [sync.slug for sync in trouble.syncs]
+        detail = {"syncs": slugs, "entries": trouble.entries, "since": since.isoformat()}
         self._notices.put(self._key(channel.id, trouble.subject), state, json.dumps(detail))
 
     def forget(self, channel_id: str, subject: Subject) -> None:

@@ -133,8 +133,7 @@ def _dead_letters(trouble: Trouble, destination: Destination, links: Links, exam
     body = [
         f"{_count(trouble.entries, 'dead letter')} since {_time(trouble.since)}: {names}.",
         "\n".join([*map(_example, examples), *_more(trouble.entries - len(examples), "dead letters")]),
-        f"To see all: `retl dlq list {slug} --code {code}`. "
-        f"To send them again once the cause is gone: `retl dlq replay --sync {slug}`.",
+        f"To see all: `retl dlq list {slug} --code {code}`. To send them again: `retl dlq replay --sync {slug}`.",
         _HELD if any(letter.held for letter in examples) else "",
         " · ".join(link for sync in trouble.syncs[:_SYNCS] if (link := links.asset(sync.slug))),
     ]

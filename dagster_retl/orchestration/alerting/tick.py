@@ -8,8 +8,9 @@ also when the trouble is over by then. A process that dies between the two repea
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 
 from dagster_retl.model.runs import DeadLetter
@@ -39,36 +40,46 @@ class TickReport:
 
 @dataclass(frozen=True, slots=True)
 class _News:
-    """Something to say to one channel. `trouble`: None when it is over."""
+    """Something to say to one channel, and what to remember once it was said."""
 
     channel: Channel
-    verdict: Verdict
-    subject: Subject
-    trouble: Trouble | None
-    said: Said | None
+    message: Callable[[], Message]
+    remember: Callable[[], None]
 
 
-class Alerts:
-    """The alerts of a project. dagster_url: where its web pages are, for links."""
+def tick(service: Service, *, dagster_url: str | None = None, unreachable: Collection[str] = ()) -> TickReport:
+    """Tell what is to be told.
 
-    def __init__(self, service: Service, *, dagster_url: str | None = None) -> None:
+    dagster_url: where Dagster's pages are, for links. unreachable: ids of channels that failed
+    lately; they are tried last.
+    """
+    told = channels(service.project.alerts, service.store.uuid)
+    told.sort(key=lambda channel: channel.id in unreachable)
+    return _Tick(service, Links(dagster_url)).run(told)
+
+
+class _Tick:
+    """A look at the store, and what follows from it."""
+
+    def __init__(self, service: Service, links: Links) -> None:
+        store = service.store
         self._service = service
         self._project = service.project
-        self._memory = Memory(service.store.notices, service.project.project)
-        self._links = Links(dagster_url)
-        self._now = service.store.now()
-        self._attempts = service.store.runs.last_attempts(sync.id for sync in self._project.syncs)
+        self._links = links
+        self._memory = Memory(store.notices, service.project.project)
+        self._said = self._memory.all()
+        self._now = store.now()
+        self._attempts = store.runs.last_attempts(sync.id for sync in self._project.syncs)
+        found = troubles(self._project, self._attempts, store.dead_letters.open_groups())
+        self._present = {trouble.subject: trouble for trouble in found}
 
-    def tick(self, *, unreachable: Collection[str] = ()) -> TickReport:
-        """Tell what is to be told. unreachable: ids of channels that failed lately and are tried last."""
+    def run(self, told: Sequence[Channel]) -> TickReport:
         report = TickReport()
-        told = channels(self._project.alerts, self._service.store.uuid)
-        told.sort(key=lambda channel: channel.id in unreachable)
         began = time.monotonic()
+        self._forget_left_channels(told)
         for news in self._in_turns(told):
-            if news.channel.id in report.failures:
-                report.waiting += 1
-            elif len(report.sent) >= MESSAGES or time.monotonic() - began > SECONDS:
+            enough = len(report.sent) >= MESSAGES or time.monotonic() - began > SECONDS
+            if enough or news.channel.id in report.failures:
                 report.waiting += 1
             else:
                 self._tell(news, report)
@@ -76,39 +87,35 @@ class Alerts:
 
     def _in_turns(self, told: Sequence[Channel]) -> Iterator[_News]:
         """All news, one of each channel after the other, so that none waits for another one's many."""
-        said = self._memory.all()
-        groups = self._service.store.dead_letters.open_groups()
-        present = {trouble.subject: trouble for trouble in troubles(self._project, self._attempts, groups)}
-        by_channel = [[*self._present(each, present, said), *self._gone(each, present, said)] for each in told]
-        self._forget_left_channels(told, said)
+        by_channel = [[*self._news_of_present(channel), *self._news_of_past(channel)] for channel in told]
         for turn in zip_longest(*by_channel):
             yield from (news for news in turn if news is not None)
 
-    def _present(
-        self, channel: Channel, present: dict[Subject, Trouble], said: dict[tuple[str, Subject], Said]
-    ) -> Iterator[_News]:
-        for subject, trouble in present.items():
-            known = said.get((channel.id, subject))
-            verdict = while_it_lasts(channel, trouble, known, self._now)
+    def _news_of_present(self, channel: Channel) -> Iterator[_News]:
+        for subject, trouble in self._present.items():
+            said = self._said.get((channel.id, subject))
+            verdict = while_it_lasts(channel, trouble, said, self._now)
             if verdict is Verdict.WATCH:
-                self._memory.keep(channel, trouble, State.WATCHED)
+                self._memory.keep(channel, trouble, State.WATCHED, said)
             elif verdict is not Verdict.NOTHING:
-                yield _News(channel, verdict, subject, trouble, known)
+                if said is None or said.state is State.WATCHED:
+                    self._memory.keep(channel, trouble, State.DUE, said)
+                message = partial(self._troubled, trouble, again=verdict is Verdict.REMIND)
+                yield _News(channel, message, partial(self._memory.keep, channel, trouble, State.TOLD, said))
 
-    def _gone(
-        self, channel: Channel, present: dict[Subject, Trouble], said: dict[tuple[str, Subject], Said]
-    ) -> Iterator[_News]:
-        for (channel_id, subject), known in said.items():
-            if channel_id != channel.id or subject in present:
+    def _news_of_past(self, channel: Channel) -> Iterator[_News]:
+        for (channel_id, subject), said in self._said.items():
+            if channel_id != channel.id or subject in self._present:
                 continue
-            if when_it_is_over(channel, subject.kind, known, well=self._well(subject, known)) is Verdict.FORGET:
+            if when_it_is_over(channel, subject.kind, said, well=self._well(subject, said)) is Verdict.FORGET:
                 self._memory.forget(channel_id, subject)
             else:
-                yield _News(channel, Verdict.RECOVERED, subject, None, known)
+                message = partial(self._recovered, subject, said)
+                yield _News(channel, message, partial(self._memory.forget, channel_id, subject))
 
-    def _forget_left_channels(self, told: Sequence[Channel], said: dict[tuple[str, Subject], Said]) -> None:
+    def _forget_left_channels(self, told: Sequence[Channel]) -> None:
         present = {channel.id for channel in told}
-        for channel_id, subject in said:
+        for channel_id, subject in self._said:
             if channel_id not in present:
                 self._memory.forget(channel_id, subject)
 
@@ -120,28 +127,21 @@ class Alerts:
         return subject.kind is Kind.DEAD_LETTERS or not failing(self._attempts) & {sync.id for sync in syncs}
 
     def _tell(self, news: _News, report: TickReport) -> None:
-        message = self._message(news)
-        if news.trouble is not None and news.said is None:
-            self._memory.keep(news.channel, news.trouble, State.DUE)
+        message = news.message()
         reason = send(news.channel.url, message)
-        if reason is not None:
+        if reason is None:
+            report.sent.append(message.title)
+            news.remember()
+        else:
             report.failures[news.channel.id] = (news.channel.label, reason)
             report.waiting += 1
-            return
-        report.sent.append(message.title)
-        if news.trouble is None:
-            self._memory.forget(news.channel.id, news.subject)
-        else:
-            self._memory.keep(news.channel, news.trouble, State.TOLD)
 
-    def _message(self, news: _News) -> Message:
-        destination = self._project.destination(news.subject.destination_id)
-        if news.trouble is not None:
-            again = news.verdict is Verdict.REMIND
-            return troubled(news.trouble, destination, self._links, self._examples(news.trouble), again=again)
-        if news.said is None:
-            raise ValueError(f"nothing was said of {news.subject}, so nothing is over")
-        return recovered(news.subject, news.said, destination, self._links)
+    def _troubled(self, trouble: Trouble, *, again: bool) -> Message:
+        destination = self._project.destination(trouble.subject.destination_id)
+        return troubled(trouble, destination, self._links, self._examples(trouble), again=again)
+
+    def _recovered(self, subject: Subject, said: Said) -> Message:
+        return recovered(subject, said, self._project.destination(subject.destination_id), self._links)
 
     def _examples(self, trouble: Trouble) -> list[DeadLetter]:
         found: list[DeadLetter] = []
