@@ -1,5 +1,13 @@
-"""The code location of this repository: the syncs of its retl.yaml. See workspace.yaml."""
+"""The code location of this repository: the syncs of its retl.yaml, or of the file that RETL_PROJECT names."""
 
-from dagster_retl.definitions import defs
+import os
+from pathlib import Path
 
-__all__ = ["defs"]
+import dagster as dg
+
+from dagster_retl import Project, build_definitions
+
+project = Project.load(os.environ.get("RETL_PROJECT") or Path(__file__).with_name("retl.yaml"))
+
+# Syncs run in the process of their run, which saves seconds each.
+defs = dg.Definitions.merge(build_definitions(project), dg.Definitions(executor=dg.in_process_executor))

@@ -8,10 +8,4 @@ import dagster as dg
 from dagster_retl.model.project import Project
 from dagster_retl.orchestration.build import build_definitions
 
-# Every event is in the UI; the terminal need not repeat them.
-_quiet = dg.colored_console_logger.configured({"log_level": "WARNING"})
-
-defs = dg.Definitions.merge(
-    build_definitions(Project.load()),
-    dg.Definitions(executor=dg.in_process_executor, loggers={"console": _quiet}),
-)
+defs = dg.Definitions.merge(build_definitions(Project.load()), dg.Definitions(executor=dg.in_process_executor))

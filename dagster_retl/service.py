@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Self
 
@@ -254,19 +254,24 @@ class Service:
         """Run a sync to its end. Raises what ended it early, once that is in the store.
 
         run_id: a queued run to execute; a step that Dagster retries goes on with its own run.
+        on_progress: called with the counters while rows are sent, which the store shows as well.
         """
         sync = self.project.sync(reference)
         chosen = self._effective(options)
         run = self._registered(sync, chosen, run_id, trigger, dagster_run_id, dagster_step)
         try:
             with self._prepared(sync, chosen, run.id) as prepared:
-                live = replace(
-                    prepared, stop=stop or threading.Event(), on_progress=on_progress or (lambda counters: None)
-                )
+                tell = partial(self._tell, run.id, on_progress)
+                live = replace(prepared, stop=stop or threading.Event(), on_progress=tell)
                 return self._dry_run(live) if chosen.dry_run else live.execute()
         except BaseException as error:
             self._close_unstarted(run.id, error)
             raise
+
+    def _tell(self, run_id: str, listener: Callable[[Counters], None] | None, counters: Counters) -> None:
+        self.store.runs.progress(run_id, counters)
+        if listener is not None:
+            listener(counters)
 
     def run_of(self, run_id: str) -> Run:
         """A run. Raises `NotFoundError`."""
@@ -323,7 +328,7 @@ class Service:
                     sql=query.sql,
                     store=self.store,
                     state=self.state,
-                    settings=self.project.engine,
+                    settings=self.project.engine.model_copy(update={"spill": self.project.spill_folder}),
                     options=options,
                     redact=Redactor(secrets | secrets_in(self.project.store_url)),
                 )

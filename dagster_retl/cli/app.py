@@ -11,7 +11,7 @@ import click
 from dagster_retl.cli import output
 from dagster_retl.cli.exits import FAILED, OK
 from dagster_retl.cli.session import Session
-from dagster_retl.errors import RetlError
+from dagster_retl.errors import CancelledError, RetlError
 
 PROGRAM = "retl"
 
@@ -67,7 +67,7 @@ class App(CommandGroup):
             output.error(session, error)
             return FAILED
         except (click.Abort, KeyboardInterrupt):
-            session.err.print("stopped", style="red")
+            output.error(session, CancelledError("stopped"))
             return _INTERRUPTED
         return result if isinstance(result, int) else OK
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -16,11 +17,14 @@ from dagster_retl.cli.documents import letter_document, run_document
 from dagster_retl.cli.launching import launch
 from dagster_retl.cli.runs import show_run
 from dagster_retl.cli.session import Session
+from dagster_retl.demo.proof import Proof
 from dagster_retl.demo.story import ACCOUNTS, CRM, Step, is_demo, project_text, serving_crm, tell
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
+from dagster_retl.model.runs import DeadLetter
 
-_SHOWN_LETTERS = 8
+_SHOWN_OF_A_KIND = 3
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
 _AFTERWARDS = (
     ("retl up", "shows all this in Dagster's UI, the CRM beside it"),
     ("retl syncs list, retl runs list, retl dlq list", "show the same here"),
@@ -68,32 +72,39 @@ def _project(session: Session) -> Project:
 
 
 def _serve(session: Session, project: Project) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)  # before the CRM's threads begin: they wait for nobody's signals
     with serving_crm(project) as crm:
         session.err.print(Text(f"demo CRM: {crm.url}  (Ctrl-C stops it)"))
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.sigwait(_ENDINGS)
     if session.json:
         output.document({"crm": crm.url, "status": "stopped"})
 
 
 def _show(session: Session, step: Step) -> None:
-    output.line(session, (f"\n{step.number}  ", "bold cyan"), (step.title, "bold"))
-    output.line(session, f"   {step.text}")
+    output.line(session, (f"\n{step.number}  {step.title}", "bold cyan"))
+    output.prose(session, step.text)
     for run in step.runs:
         show_run(session, run)
     if step.letters:
-        show_letters(session, step.letters[:_SHOWN_LETTERS], {letter.sync_id: ACCOUNTS for letter in step.letters})
-        if len(step.letters) > _SHOWN_LETTERS:
-            output.line(session, (f"   … and {len(step.letters) - _SHOWN_LETTERS:,} more", "dim"))
+        shown = _some_of_each_kind(step.letters)
+        show_letters(session, shown, {letter.sync_id: ACCOUNTS for letter in shown})
+        output.line(session, (f"… and {len(step.letters) - len(shown):,} more", "dim"))
     if step.proof is not None:
-        output.line(session, ("✓ ", "green"), _proof(step))
+        output.line(session, ("✓ ", "green"), _proof(step.proof))
 
 
-def _proof(step: Step) -> str:
-    if step.proof is None:
-        return ""
-    text = f"The CRM holds {step.proof.held:,} accounts, each exactly as the query says"
-    if step.proof.refused:
-        return f"{text}; the other {step.proof.refused:,} have a dead letter each."
+def _some_of_each_kind(letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """The first few of each error code."""
+    kinds: dict[str, list[DeadLetter]] = {}
+    for letter in letters:
+        kinds.setdefault(letter.error_code, []).append(letter)
+    return [letter for members in kinds.values() for letter in members[:_SHOWN_OF_A_KIND]]
+
+
+def _proof(proof: Proof) -> str:
+    text = f"The CRM holds {proof.held:,} accounts, each exactly as the query says"
+    if proof.refused:
+        return f"{text}; the other {proof.refused:,} have a dead letter each."
     return f"{text}: all of them."
 
 
@@ -103,8 +114,9 @@ def _holds(step: Step) -> bool:
 
 def _show_end(session: Session) -> None:
     output.line(session)
+    width = max(len(command) for command, _ in _AFTERWARDS)
     for command, what in _AFTERWARDS:
-        output.line(session, ("→ ", "dim"), (command, "bold"), f"  {what}")
+        output.line(session, ("→ ", "dim"), (command.ljust(width), "bold"), f"  {what}")
 
 
 def _document(step: Step) -> dict[str, Any]:

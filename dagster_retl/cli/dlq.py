@@ -147,7 +147,8 @@ def show_letters(session: Session, letters: Sequence[DeadLetter], names: Mapping
         _show_grouped(session, letters, names)
     else:
         columns = ("=sync", "=key", "=error", "=why", ">tries", "=last seen", "=id")
-        output.table(session, columns, [_row(letter, names) for letter in letters])
+        now = datetime.now(UTC)
+        output.table(session, columns, [_row(letter, names, now) for letter in letters])
 
 
 def _show_grouped(session: Session, letters: Sequence[DeadLetter], names: Mapping[str, str]) -> None:
@@ -171,14 +172,14 @@ def _two_lines(letter: DeadLetter, now: datetime) -> tuple[Text, Text]:
     return left, Text("\n").join([Text(letter.message), seen])
 
 
-def _row(letter: DeadLetter, names: Mapping[str, str]) -> list[RenderableType]:
+def _row(letter: DeadLetter, names: Mapping[str, str], now: datetime) -> list[RenderableType]:
     return [
         words.name(names.get(letter.sync_id, letter.sync_id)),
         _keys(letter),
         Text(letter.error_code),
         Text(" ".join(letter.message.split())),
         words.count(letter.attempts),
-        Text(words.rfc3339(letter.last_seen_at) or ""),
+        words.age(letter.last_seen_at, now),
         Text(_short(letter)),
     ]
 

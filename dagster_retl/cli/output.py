@@ -69,6 +69,11 @@ def line(session: Session, *parts: Part) -> None:
     session.out.print(Text.assemble(*parts), soft_wrap=True)
 
 
+def prose(session: Session, text: str) -> None:
+    """Print sentences, broken between words where a terminal ends."""
+    session.out.print(Text(text))
+
+
 def hint(session: Session, *sentences: str) -> None:
     """Say what to type next, to people at a terminal only."""
     if session.json or not session.out.is_terminal:

@@ -17,7 +17,7 @@ from dagster_retl.cli.settings import Setting, connector_document, notes_of, set
 from dagster_retl.cli.template import write_project
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.connectors.registry import connector_class, connector_names
-from dagster_retl.demo.story import is_built, is_demo
+from dagster_retl.demo.story import demo_advice
 from dagster_retl.errors import RetlError
 from dagster_retl.model.json_schema import json_schema
 from dagster_retl.service import Finding
@@ -50,16 +50,14 @@ def check(session: Session, destination: str | None, offline: bool) -> int:
     """Check the project, its warehouses and destinations, or just DESTINATION."""
     with session.service() as service:
         findings = list(service.check(destination, offline=offline))
-        unbuilt = is_demo(service.project) and not is_built(service.project)
+        advice = demo_advice(service.project) if any(finding.error for finding in findings) else None
     if session.json:
         output.document([finding_document(finding) for finding in findings])
     else:
         for finding in findings:
             _show_finding(session, finding)
-        if unbuilt:
-            output.line(
-                session, "This is the demo's project: run ", ("retl demo", "bold"), " first; it builds the rest."
-            )
+        if advice:
+            output.prose(session, advice)
     return exits.FAILED if any(finding.error for finding in findings) else exits.OK
 
 

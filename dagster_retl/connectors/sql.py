@@ -38,6 +38,12 @@ class SqlConfig(ConnectorConfig):
     connect_args: Mapping[str, Any] = Field(default_factory=dict, repr=False)
     """Arguments for the driver (psycopg, PyMySQL, sqlite3); for DuckDB its configuration."""
 
+    @field_validator("base_url", "proxy", "ca_file")
+    @classmethod
+    def _of_http(cls, value: object, info: ValidationInfo) -> None:
+        if value is not None:
+            raise ValueError(f"{info.field_name!r} is for destinations over HTTP; use `url` and `connect_args`")
+
     @field_validator("url")
     @classmethod
     def _known(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:

@@ -69,6 +69,15 @@ def is_built(project: Project) -> bool:
     return (_folder(project) / _WAREHOUSE).exists()
 
 
+def demo_advice(project: Project) -> str | None:
+    """What to do when something of the demo's project cannot be reached; None for other projects."""
+    if not is_demo(project):
+        return None
+    if not is_built(project):
+        return "This is the demo's project: run `retl demo` first; it builds the rest."
+    return "This is the demo's project: `retl up` and `retl demo --serve` start its CRM, `retl demo` makes all anew."
+
+
 def home_of(project: Project) -> Path:
     """The Dagster instance of the demo, beside what else it keeps."""
     return _folder(project) / ".dagster"
@@ -143,8 +152,8 @@ class _Story:
     def _first_run(self) -> Step:
         run = self._run()
         text = (
-            f"All {run.counters.read:,} active accounts were read and sent. "
-            f"The CRM took {run.counters.written:,}; {run.counters.failed:,} rows were refused or not fit to send."
+            f"The query gave {run.counters.read:,} active accounts. The CRM took {run.counters.written:,}; "
+            f"{run.counters.failed:,} rows could not be written."
         )
         return Step(2, "The first sync", text, [run], proof=self._prove())
 
@@ -157,8 +166,8 @@ class _Story:
     def _only_changes(self) -> Step:
         run = self._run()
         text = (
-            f"Only what changed went out: {run.counters.written:,} rows; {run.counters.unchanged:,} were not sent, "
-            f"{run.counters.deleted:,} that left the query were deleted. What failed was tried again."
+            f"Only what changed went out: {run.counters.written:,} accounts written, {run.counters.deleted:,} deleted; "
+            f"{run.counters.unchanged:,} were as they had been. What had failed was tried again."
         )
         return Step(4, "The second sync", text, [run], proof=self._prove())
 

@@ -73,7 +73,7 @@ class Delivery:
                     Transport(connector, auth=auth, pacer=pacer, stop=self._halt, before_send=self._before_send),
                 )
             if isinstance(connector, DirectConnector):
-                return DirectWriter(connector, stop=self._halt, before_send=self._before_send)
+                return DirectWriter(connector, pacer=pacer, stop=self._halt, before_send=self._before_send)
             raise TypeError(f"{type(connector).__name__} is neither a Connector nor a DirectConnector")
 
         threads = [

@@ -11,6 +11,7 @@ from dagster_retl.changes.outcomes import Status
 from dagster_retl.connectors.base import AnyConnector, Connector, DirectConnector
 from dagster_retl.engine.answers import NOT_SENT, Answer
 from dagster_retl.engine.breaker import Breaker
+from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.transport import ATTEMPTS, Traffic, Transport, backoff
 from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode, RetlError
 from dagster_retl.model.rows import Batch, Fault, Operation, Row, RowResult
@@ -59,8 +60,11 @@ class HttpWriter:
 class DirectWriter:
     """Writes by a blocking call, tried again while nothing can have been applied."""
 
-    def __init__(self, connector: DirectConnector, *, stop: threading.Event, before_send: Callable[[], None]) -> None:
+    def __init__(
+        self, connector: DirectConnector, *, pacer: Pacer, stop: threading.Event, before_send: Callable[[], None]
+    ) -> None:
         self._connector = connector
+        self._pacer = pacer
         self._stop = stop
         self._before_send = before_send
         self.traffic = Traffic()
@@ -68,6 +72,7 @@ class DirectWriter:
     def write(self, batch: Batch) -> Reply:
         ambiguous = False
         for attempt in range(1, ATTEMPTS + 1):
+            self._pacer.wait(self._stop)
             self._before_send()
             self.traffic.requests += 1
             try:

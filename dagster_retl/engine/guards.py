@@ -27,10 +27,14 @@ def account_guard(known_id: str, known_name: str, account: Account) -> GuardTrip
 
 
 def contract_guard(sync: Sync, fields: Sequence[FieldType], known: Sequence[FieldInfo]) -> GuardTrippedError | None:
-    """The destination's fields do not fit the mapping: a field is gone, read-only, or missing."""
+    """The destination's fields do not fit the mapping: a field is gone, read-only, or missing.
+
+    Names are compared without case: a vendor that minds it refuses the row, and says so better.
+    """
     if not known:
         return None
-    problems = list(_contract_problems(sync, [field.name for field in fields], {info.name: info for info in known}))
+    by_name = {info.name.lower(): info for info in known}
+    problems = list(_contract_problems(sync, [field.name for field in fields], by_name))
     if not problems:
         return None
     return GuardTrippedError(
@@ -42,15 +46,15 @@ def contract_guard(sync: Sync, fields: Sequence[FieldType], known: Sequence[Fiel
 
 def _contract_problems(sync: Sync, names: Sequence[str], known: dict[str, FieldInfo]) -> Iterator[str]:
     for name in names:
-        info = known.get(name) or known.get(name.split(".")[0])
+        info = known.get(name.lower()) or known.get(name.lower().split(".")[0])
         if info is None:
-            close = difflib.get_close_matches(name, known, n=1)
-            yield f"there is no field {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+            close = difflib.get_close_matches(name.lower(), known, n=1)
+            yield f"there is no field {name!r}" + (f" (did you mean {known[close[0]].name!r}?)" if close else "")
         elif name not in sync.key_fields and not _writable(sync, info):
             yield f"field {name!r} cannot be written"
     if sync.sync_mode in (SyncMode.UPSERT, SyncMode.INSERT, SyncMode.MIRROR):
-        mapped = set(names) | {name.split(".")[0] for name in names}
-        missing = sorted(info.name for info in known.values() if info.required and info.name not in mapped)
+        mapped = {part for name in names for part in (name.lower(), name.lower().split(".")[0])}
+        missing = sorted(info.name for key, info in known.items() if info.required and key not in mapped)
         if missing:
             yield f"required fields are not mapped: {', '.join(missing)}"
 

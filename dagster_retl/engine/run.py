@@ -122,6 +122,8 @@ def choose_pointer(
     blank = Pointer(sync.id, epoch, account.id, account.name, connector.identity(), None, 0, None, FINGERPRINT_VERSION)
     if known is None:
         return blank, "first run: the snapshot is empty"
+    if options.account_change is AccountChange.RESET:
+        return blank, "reset: the snapshot starts empty"
     if known.epoch == epoch:
         stale = options.full_refresh or known.stale
         reason = "full refresh: everything is sent" if stale else "changes since the last run"
@@ -139,7 +141,7 @@ def choose_pointer(
 def _other_account(
     sync: Sync, connector: AnyConnector, account: Account, known: Pointer, blank: Pointer, options: RunOptions
 ) -> tuple[Pointer, str]:
-    if options.account_change is AccountChange.RESET or Guard.ACCOUNT in options.overrides:
+    if Guard.ACCOUNT in options.overrides:
         return blank, "another account: the snapshot starts empty"
     same_otherwise = epoch_of(sync, connector, Account(known.account_id, known.account_name)) == known.epoch
     if options.account_change is AccountChange.KEEP_SNAPSHOT and same_otherwise:
@@ -189,14 +191,14 @@ class _Execution:
         dead = {run.id for run in running if run.id != self._run.run_id} | set(store.ledger.unfolded(sync_id))
         for run_id in sorted(dead):
             self._recover_run(run_id)
-        pointer = store.snapshots.pointer(sync_id)
+        pointer = self._pointer_to_recover()
         if pointer is not None and store.acceptances.table(sync_id, pointer.epoch).num_rows:
             self._fold_decisions(pointer)
 
     def _recover_run(self, run_id: str) -> None:
         store = self._run.store
         plan = store.runs.plan_of(run_id)
-        pointer = store.snapshots.pointer(self._run.sync.id)
+        pointer = self._pointer_to_recover()
         ending = self._ending_of_dead(run_id)
         if plan is None or pointer is None:
             with store.fenced(self._lease) as conn:
@@ -208,6 +210,13 @@ class _Execution:
                 self._closer.save(conn, run_id, folded)
             else:
                 self._closer.commit(conn, run_id, folded, ending)
+
+    def _pointer_to_recover(self) -> Pointer | None:
+        """A reset needs no snapshot: it is the way out where the generation cannot be read."""
+        pointer = self._run.store.snapshots.pointer(self._run.sync.id)
+        if pointer is not None and self._run.options.account_change is AccountChange.RESET:
+            return replace(pointer, generation=None, rows=0, checksum=None)
+        return pointer
 
     def _ending_of_dead(self, run_id: str) -> Ending:
         """A run that could say why it ended keeps its reason; the others were interrupted."""

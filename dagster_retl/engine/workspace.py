@@ -26,7 +26,7 @@ class Workspace:
 @contextmanager
 def workspace(settings: EngineSettings) -> Iterator[Workspace]:
     """Open a workspace with the memory, threads and spill folder of `engine:`."""
-    folder = Path(tempfile.mkdtemp(prefix="retl-run-", dir=settings.spill))
+    folder = _folder(settings.spill)
     try:
         connection = duckdb.connect(
             str(folder / "run.duckdb"),
@@ -43,6 +43,18 @@ def workspace(settings: EngineSettings) -> Iterator[Workspace]:
             connection.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(spill: str | None) -> Path:
+    try:
+        if spill is not None:
+            Path(spill).mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="retl-run-", dir=spill))
+    except OSError as error:
+        raise RetlError(
+            f"the run cannot work in {spill or tempfile.gettempdir()}: {error.strerror}",
+            hint="Set `engine: {spill: <a folder>}` in retl.yaml to one that can be written.",
+        ) from error
 
 
 def _no_room(error: duckdb.Error, folder: Path) -> RetlError:

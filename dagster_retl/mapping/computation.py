@@ -18,10 +18,20 @@ import pyarrow.compute as pc
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.mapping.columns import JSON, json_array
 from dagster_retl.mapping.failures import GENERIC, explain
-from dagster_retl.mapping.sandbox import Sandbox
+from dagster_retl.mapping.sandbox import MEMORY_LIMIT, Sandbox
 
 _EXPLAINED_ROWS = 20
 """So many failing rows of a block are computed one by one, to hear why; the others mostly fail for the same reason."""
+
+_ROW_ERRORS = (
+    duckdb.ConversionException,
+    duckdb.InvalidInputException,
+    duckdb.InvalidTypeException,
+    duckdb.NotImplementedException,
+    duckdb.OutOfRangeException,
+    duckdb.TypeMismatchException,
+)
+"""What a value can be guilty of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +42,13 @@ class Computation:
     sql: str
     arrow_type: pa.DataType
 
+    @property
+    def stored_type(self) -> pa.DataType:
+        """The type in the sandbox, where JSON is text."""
+        return pa.string() if self.arrow_type.equals(JSON) else self.arrow_type
+
     def typed(self, values: Any) -> Any:
-        """The values with the type of the field: JSON is text in the sandbox."""
+        """The values of the sandbox with the type of the field."""
         if not self.arrow_type.equals(JSON):
             return values
         return pa.chunked_array([json_array(chunk) for chunk in values.chunks], JSON)
@@ -52,10 +67,24 @@ class Computed:
 
 
 def compute(computations: Sequence[Computation], rows: pa.Table, sandbox: Sandbox) -> list[Computed]:
-    """The values of each expression for the rows, and the rows where it failed."""
+    """The values of each expression for the rows, and the rows where it failed.
+
+    Raises `ConfigurationError` for expressions that take more memory than the sandbox has.
+    """
+    try:
+        return _together(computations, rows, sandbox)
+    except duckdb.OutOfMemoryException as error:
+        names = ", ".join(repr(each.destination) for each in computations)
+        raise ConfigurationError(
+            f"the expressions of {names} need more memory than {MEMORY_LIMIT} for {rows.num_rows} rows",
+            hint="Compute what is so large in the source query.",
+        ) from error
+
+
+def _together(computations: Sequence[Computation], rows: pa.Table, sandbox: Sandbox) -> list[Computed]:
     try:
         table = sandbox.evaluate([each.sql for each in computations], rows)
-    except duckdb.Error:
+    except _ROW_ERRORS:
         return [_one(each, rows, sandbox) for each in computations]
     return [Computed(each.typed(column)) for each, column in zip(computations, table.columns, strict=True)]
 
@@ -63,21 +92,24 @@ def compute(computations: Sequence[Computation], rows: pa.Table, sandbox: Sandbo
 def _one(computation: Computation, rows: pa.Table, sandbox: Sandbox) -> Computed:
     try:
         return Computed(computation.typed(sandbox.evaluate([computation.sql], rows).column(0)))
-    except duckdb.Error:
-        return _tried(computation, rows, sandbox)
-
-
-def _tried(computation: Computation, rows: pa.Table, sandbox: Sandbox) -> Computed:
-    try:
-        tried = sandbox.evaluate([f"TRY(struct_pack(v := {computation.sql}\n))"], rows).column(0)
-    except duckdb.Error as error:
-        raise ConfigurationError(
-            f"field {computation.destination!r}: its expression cannot be computed: {explain(error)}",
-            hint="Compute it in the source query.",
-        ) from error
+    except _ROW_ERRORS:
+        tried = _tried(computation, rows, sandbox)
     failing = pc.is_null(tried)
     values = computation.typed(pc.struct_field(tried, "v"))
     return Computed(values, failing, _reasons(computation, rows, failing, sandbox))
+
+
+def _tried(computation: Computation, rows: pa.Table, sandbox: Sandbox) -> Any:
+    """A struct for each row that can be computed, null for each that fails."""
+    try:
+        return sandbox.evaluate([f"TRY(struct_pack(v := {computation.sql}\n))"], rows).column(0)
+    except _ROW_ERRORS:
+        # Some errors (an unknown time zone) are not for TRY to catch: narrow them down to their rows.
+        if rows.num_rows == 1:
+            return pa.chunked_array([pa.nulls(1, pa.struct([("v", computation.stored_type)]))])
+    half = rows.num_rows // 2
+    parts = [_tried(computation, part, sandbox) for part in (rows.slice(0, half), rows.slice(half))]
+    return pa.chunked_array([chunk for part in parts for chunk in part.chunks])
 
 
 def _reasons(computation: Computation, rows: pa.Table, failing: Any, sandbox: Sandbox) -> Any:
@@ -92,6 +124,6 @@ def _reasons(computation: Computation, rows: pa.Table, failing: Any, sandbox: Sa
 def _reason(computation: Computation, row: pa.Table, sandbox: Sandbox) -> str:
     try:
         sandbox.evaluate([computation.sql], row)
-    except duckdb.Error as error:
+    except _ROW_ERRORS as error:
         return explain(error)
     return GENERIC

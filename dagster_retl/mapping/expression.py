@@ -63,6 +63,8 @@ def _parse(text: str, destination: str, columns: Columns) -> exp.Expr:
         raise ConfigurationError(
             f"field {destination!r}: {text!r} is neither a column nor one SQL expression", hint=columns.listing()
         ) from error
+    if tree.find(exp.Query):  # before its columns are looked for among those of the query
+        raise _refusal(destination, _REFUSED["SUBQUERY"])
     if isinstance(tree, exp.Tuple | exp.Block):
         raise ConfigurationError(
             f"field {destination!r}: {text!r} is more than one expression",
@@ -72,11 +74,10 @@ def _parse(text: str, destination: str, columns: Columns) -> exp.Expr:
 
 
 def _column_names(tree: exp.Expr) -> Iterator[exp.Identifier]:
-    """The parts of the expression that name a column (of `address.city`, the first)."""
-    for column in tree.find_all(exp.Column):
-        name = column.parts[0]
-        if isinstance(name, exp.Identifier) and name.name not in _bound(column):
-            yield name
+    """The parts of the expression that name a column (of `address.city`, the first), as they are written."""
+    names = [(column.parts[0], column) for column in tree.find_all(exp.Column)]
+    found = [name for name, column in names if isinstance(name, exp.Identifier) and name.name not in _bound(column)]
+    yield from sorted(found, key=lambda name: name.meta["start"])
 
 
 def _bound(column: exp.Expr) -> set[str]:
@@ -101,7 +102,7 @@ def _number(name: exp.Identifier, destination: str, columns: Columns) -> int:
 
 def _rewritten(text: str, spans: Sequence[tuple[exp.Identifier, str]]) -> str:
     """The text with each column under its quoted alias; all else stays as it was written."""
-    for name, alias in sorted(spans, key=lambda span: span[0].meta["start"], reverse=True):
+    for name, alias in reversed(spans):
         text = text[: name.meta["start"]] + identifier(alias) + text[name.meta["end"] + 1 :]
     return text
 
@@ -212,10 +213,14 @@ class _Inspection:
                 self._called(node["function_name"].lower())
 
     def _refusal(self, what: str) -> ConfigurationError:
-        return ConfigurationError(
-            f"field {self.destination!r}: its expression holds {what}",
-            hint="An expression is one scalar SQL expression over the columns of the query, in DuckDB's dialect.",
-        )
+        return _refusal(self.destination, what)
+
+
+def _refusal(destination: str, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"field {destination!r}: its expression holds {what}",
+        hint="An expression is one scalar SQL expression over the columns of the query, in DuckDB's dialect.",
+    )
 
 
 _UNSTABLE = "which depends on more than the row: its value could change every row in every run"

@@ -13,6 +13,8 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
+MEMORY_LIMIT = "512MB"
+
 _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
@@ -20,7 +22,7 @@ _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
     "allow_unsigned_extensions": "false",
     "python_enable_replacements": "false",
     "threads": "1",
-    "memory_limit": "512MB",
+    "memory_limit": MEMORY_LIMIT,
     "temp_directory": "",
 }
 

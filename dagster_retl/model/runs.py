@@ -40,7 +40,7 @@ class AccountChange(StrEnum):
 
     REFUSE = "refuse"
     RESET = "reset"
-    """Start from an empty snapshot: the whole result is sent to the new account."""
+    """Start from an empty snapshot, whatever there was: the whole result is sent."""
     KEEP_SNAPSHOT = "keep_snapshot"
     """It is the same data under another id (an account that moved): go on."""
 

@@ -81,9 +81,9 @@ class SyncRunConfig(dg.Config):
         return AccountChange.KEEP_SNAPSHOT if self.keep_snapshot else AccountChange.REFUSE
 
 
-def run_config(sync: Sync, config: SyncRunConfig) -> dg.RunConfig:
-    """Run configuration of `retl_syncs` for a run of one sync."""
-    return dg.RunConfig(ops={sync.slug: config})
+def run_config(sync: Sync, config: SyncRunConfig) -> dict[str, Any]:
+    """Run configuration of `retl_syncs` for a run of one sync: what differs from an ordinary run."""
+    return {"ops": {sync.slug: {"config": config.model_dump(by_alias=True, exclude_defaults=True)}}}
 
 
 def _guard(name: str) -> Guard:

@@ -22,6 +22,12 @@ SETTINGS = """\
 
 telemetry:
   enabled: false
+nux:
+  enabled: false
+
+# All events are in the UI; the terminal does not repeat them.
+python_logs:
+  python_log_level: INFO
 
 concurrency:
   pools:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import dagster as dg
+import os
+import time
 
 from dagster_retl.errors import RetlError
 from dagster_retl.model.project import Project
@@ -13,9 +14,11 @@ from dagster_retl.orchestration.build import build_definitions
 from dagster_retl.orchestration.config import SyncRunConfig, run_config
 from dagster_retl.orchestration.instance import open_instance
 from dagster_retl.orchestration.names import JOB_NAME, TRIGGER_TAG, asset_key, run_tags
+from dagster_retl.orchestration.webserver import Webserver
 from dagster_retl.service import Service
 
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
+_LOOK = 0.5  # seconds between two looks at a run that another process executes
 
 
 def launch(
@@ -26,41 +29,61 @@ def launch(
     on_progress: Progress | None = None,
     trigger: str = "cli",
 ) -> Run:
-    """Run a sync in this process, recorded by the project's Dagster instance, and return what became of it.
+    """Run a sync and return what became of it.
 
-    A run that failed or was cancelled comes back as such, with its error code and message; an
-    outage is not waited out. on_progress: called with the counters while rows are sent.
-    Raises `NotFoundError` for an unknown sync, `RetlError` when Dagster did not come to running it.
+    Where `RETL_DAGSTER_URL` names a Dagster webserver (and `RETL_DAGSTER_TOKEN` its bearer token),
+    the run is launched there and followed; otherwise it is executed in this process and recorded
+    by the project's Dagster instance. A run that failed or was cancelled comes back as such, with
+    its error code and message; an outage is not waited out. Ctrl-C cancels it.
+    on_progress: called with the counters while rows are sent. Raises `NotFoundError` for an
+    unknown sync, `RetlError` when Dagster did not come to running it.
     """
     sync = project.sync(sync_slug)
-    with open_instance(project.base) as instance:
-        result = _execute(project, sync, instance, options or RunOptions(), on_progress, trigger)
+    config = SyncRunConfig.of(options or RunOptions(), retry_outages=False)
+    tags = {**run_tags(sync), TRIGGER_TAG: trigger}
+    url = os.environ.get("RETL_DAGSTER_URL")
     with Service.open(project) as service:
-        run = service.store.runs.find(result.run_id, sync.slug)
+        if url:
+            with Webserver(url, os.environ.get("RETL_DAGSTER_TOKEN")) as webserver:
+                dagster_run_id = webserver.launch(sync, config, tags)
+                _follow(webserver, service, sync, dagster_run_id, on_progress)
+            reason = f"see {url}/runs/{dagster_run_id}"
+        else:
+            dagster_run_id, reason = _execute(project, sync, config, tags, on_progress)
+        run = service.store.runs.find(dagster_run_id, sync.slug)
     if run is None:
-        raise RetlError(f"Dagster run {result.run_id} ended before sync {sync.name!r} began: {_reason(result)}")
+        raise RetlError(f"Dagster run {dagster_run_id} ended before sync {sync.name!r} began: {reason}")
     return run
 
 
 def _execute(
-    project: Project,
-    sync: Sync,
-    instance: dg.DagsterInstance,
-    options: RunOptions,
-    on_progress: Progress | None,
-    trigger: str,
-) -> dg.ExecuteInProcessResult:
+    project: Project, sync: Sync, config: SyncRunConfig, tags: dict[str, str], on_progress: Progress | None
+) -> tuple[str, str]:
+    """Execute a run here; the Dagster run's id, and why it failed if it did."""
     definitions = build_definitions(project, on_progress=on_progress)
-    config = run_config(sync, SyncRunConfig.of(options, retry_outages=False))
-    return definitions.resolve_job_def(JOB_NAME).execute_in_process(
-        run_config=dg.RunConfig(ops=config.ops, loggers=_QUIET),
-        instance=instance,
-        asset_selection=[asset_key(sync)],
-        tags={**run_tags(sync), TRIGGER_TAG: trigger},
-        raise_on_error=False,
-    )
-
-
-def _reason(result: dg.ExecuteInProcessResult) -> str:
+    with open_instance(project.base) as instance:
+        result = definitions.resolve_job_def(JOB_NAME).execute_in_process(
+            run_config=run_config(sync, config) | {"loggers": _QUIET},
+            instance=instance,
+            asset_selection=[asset_key(sync)],
+            tags=tags,
+            raise_on_error=False,
+        )
     messages = [event.message for event in result.all_events if event.is_failure and event.message]
-    return messages[-1] if messages else "it left no message"
+    return result.run_id, messages[-1] if messages else "it left no message"
+
+
+def _follow(
+    webserver: Webserver, service: Service, sync: Sync, dagster_run_id: str, on_progress: Progress | None
+) -> None:
+    """Watch a run until it ends; Ctrl-C ends it."""
+    while True:
+        try:
+            if webserver.ended(dagster_run_id):
+                return
+            run = service.store.runs.find(dagster_run_id, sync.slug)
+            if run is not None and on_progress is not None:
+                on_progress(run.counters)
+            time.sleep(_LOOK)
+        except KeyboardInterrupt:
+            webserver.terminate(dagster_run_id)

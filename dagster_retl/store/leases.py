@@ -173,6 +173,6 @@ def _held(holder: Holder, ttl: float) -> LeaseHeldError:
         f"(process {holder.process.pid} on {holder.process.host})",
         run_id=holder.run_id,
         since=holder.since,
-        hint=f"Wait for it or cancel it with `retl runs cancel {holder.run_id}`; "
+        hint="Wait for it, or terminate its run in Dagster; "
         f"if its process died on another machine, the sync is free after {ttl:.0f} s without a heartbeat.",
     )

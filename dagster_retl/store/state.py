@@ -182,8 +182,8 @@ def _unwritable(folder: Path, reason: str, *, full: bool) -> RetlError:
 def _missing(path: Path, problem: str) -> StateMissingError:
     return StateMissingError(
         f"the state file {path} {problem}; the store says that it holds what was delivered",
-        hint="Restore the file from a backup. Without one, `retl baseline` takes the current rows as delivered, "
-        "and `retl run --full-refresh` sends all of them again.",
+        hint="Restore the file from a backup. Without one, `retl run SYNC --reset` starts from an empty snapshot: "
+        "it sends every row again.",
     )
 
 

@@ -21,7 +21,9 @@ import pytest
 
 import dagster_retl
 from dagster_retl import Project, Service
-from dagster_retl.model.runs import Run, RunStatus
+from dagster_retl.model.rows import Counters
+from dagster_retl.model.runs import Run, RunOptions, RunStatus
+from dagster_retl.orchestration.launch import launch
 from dagster_retl.testing import FakeHttpService
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ FLAGS = [
     "--disable-sync",
     "--disable-quic",
 ]
+LOCATION = {"repositoryLocationName": "dagster_retl.definitions", "repositoryName": "__repository__"}
 ROOT = Path(dagster_retl.__file__).parents[1]
 UP = "import sys; from dagster_retl.orchestration.up import up; up(sys.argv[1], ui_port=int(sys.argv[2]))"
 
@@ -115,6 +118,23 @@ class Stack:
         assert "errors" not in answer, answer
         return answer["data"]
 
+    def launch(self, slug: str) -> str:
+        """Start a run as the UI does; the Dagster run's id."""
+        launched = self.graphql(
+            """mutation ($params: ExecutionParams!) {launchRun(executionParams: $params) {
+                __typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}""",
+            params={
+                "selector": {**LOCATION, "jobName": "retl_syncs", "assetSelection": [{"path": ["retl", slug]}]},
+                "runConfigData": {},
+            },
+        )["launchRun"]
+        return str(launched["run"]["runId"])
+
+    def status(self, run_id: str) -> str:
+        """Dagster's status of a Dagster run."""
+        query = "query ($id: ID!) {runOrError(runId: $id) {... on Run {status}}}"
+        return str(self.graphql(query, id=run_id)["runOrError"]["status"])
+
     def runs(self, slug: str) -> list[Run]:
         with Service.open(Project.load(self.path)) as service:
             return service.runs(slug)
@@ -148,8 +168,13 @@ def test_materializing_a_sync_shows_its_counts(stack: Stack, page: Page, tmp_pat
     page.screenshot(path=tmp_path / "before.png")
     page.get_by_text("Materialize", exact=True).click()
     eventually("the run", lambda: [run for run in stack.runs("people") if run.status.ended])
-    page.wait_for_timeout(5000)
-    page.screenshot(path=tmp_path / "after.png")
+    page.get_by_text("ago", exact=False).first.wait_for()
+    page.reload()
+    page.get_by_text("retl/rows_written").first.wait_for()
+    page.wait_for_timeout(1000)
+    page.screenshot(path=tmp_path / "after.png", full_page=True)
+    for name, value in (("retl/rows_read", 10), ("retl/rows_written", 10), ("retl/rows_failed", 0)):
+        assert page.get_by_role("row").filter(has_text=name).filter(has_text=str(value)).count() == 1
     [run] = stack.runs("people")
     assert (run.status, run.counters.written, run.trigger) == (RunStatus.SUCCEEDED, 10, "manual")
 
@@ -160,11 +185,50 @@ def test_schedules_are_listed_as_running_unless_disabled(stack: Stack, page: Pag
     page.wait_for_timeout(1000)
     page.screenshot(path=tmp_path / "automation.png")
     states = stack.graphql(
-        """{schedulesOrError(repositorySelector: {repositoryLocationName: "dagster_retl.definitions",
-                                                  repositoryName: "__repository__"}) {
-            ... on Schedules {results {name scheduleState {status}}}}}"""
+        """query ($location: RepositorySelector!) {schedulesOrError(repositorySelector: $location) {
+            ... on Schedules {results {name scheduleState {status}}}}}""",
+        location=LOCATION,
     )["schedulesOrError"]["results"]
     assert {state["name"]: state["scheduleState"]["status"] for state in states} == {
         "by_the_minute": "STOPPED",
         "nightly": "RUNNING",
     }
+
+
+def test_a_terminated_run_is_cancelled_at_once(stack: Stack) -> None:
+    stack.service.latency = 0.5
+    run_id = stack.launch("nightly")
+    eventually("a write", lambda: stack.service.records.get("nights"))
+    told = time.monotonic()
+    stack.graphql("mutation ($id: String!) {terminateRun(runId: $id) {__typename}}", id=run_id)
+    eventually("the end", lambda: stack.status(run_id) == "CANCELED", seconds=10)
+    stack.service.latency = 0.0
+    assert time.monotonic() - told < 5
+    run = stack.runs("nightly")[0]
+    assert (run.status, run.dagster_run_id) == (RunStatus.CANCELLED, run_id)
+    assert 0 < run.counters.written < run.counters.read
+    assert run.counters.balanced()
+
+
+def test_a_launch_goes_through_the_webserver(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETL_DAGSTER_URL", stack.url)
+    seen: list[Counters] = []
+    run = launch(Project.load(stack.path), "nightly", RunOptions(limit=2), on_progress=seen.append)
+    assert (run.status, run.trigger, run.counters.written) == (RunStatus.SUCCEEDED, "cli", 2)
+    assert seen
+    assert run.dagster_run_id is not None
+    assert stack.status(run.dagster_run_id) == "SUCCESS"
+
+
+@pytest.mark.long
+def test_a_schedule_that_is_started_runs_its_sync(stack: Stack) -> None:
+    with Service.open(Project.load(stack.path)) as service:
+        service.set_enabled("by_the_minute", True, actor="test")
+    stack.graphql(
+        "mutation ($schedule: ScheduleSelector!) {startSchedule(scheduleSelector: $schedule) {__typename}}",
+        schedule={**LOCATION, "scheduleName": "by_the_minute"},
+    )
+    ended = eventually(
+        "the tick's run", lambda: [run for run in stack.runs("by_the_minute") if run.status.ended], seconds=120
+    )
+    assert (ended[0].status, ended[0].trigger, ended[0].counters.written) == (RunStatus.SUCCEEDED, "schedule", 10)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 from click.testing import CliRunner, Result
 
 from dagster_retl.cli import main
@@ -85,3 +86,25 @@ class Shop:
 def refuse(record: Any) -> str | None:
     """What the service has against a record."""
     return None if "@" in (record.get("email") or "@") else f"email {record['email']!r} is no address"
+
+
+def forget_environment(patch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have a project of their own."""
+    for variable in ("RETL_PROJECT", "RETL_STORE", "RETL_STATE", "RETL_WRITES", "DAGSTER_HOME"):
+        patch.delenv(variable, raising=False)
+
+
+def build_shop(folder: Path, service: FakeHttpService) -> Shop:
+    """Three people, one of whom has no e-mail address to speak of, and two seats."""
+    text = PROJECT.format(folder=folder, service=service.url, token=TOKEN)
+    (folder / "retl.yaml").write_text(text, encoding="utf-8")
+    with closing(sqlite3.connect(folder / "ops.sqlite")) as connection:
+        connection.execute("CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT)")
+        connection.execute("CREATE TABLE seats (region TEXT, number INTEGER, person INTEGER, UNIQUE (region, number))")
+    built = Shop(folder, service, CliRunner())
+    built.warehouse(
+        "CREATE TABLE people AS SELECT * FROM (VALUES (1, 'Ada', 'ada@example.com'), (2, 'Zoë', 'nowhere'),"
+        " (9007199254740993, '山田 花子', NULL)) AS t(id, name, email)"
+    )
+    built.warehouse("CREATE TABLE seats AS SELECT * FROM (VALUES ('EU', 1, 7), ('EU', 2, 8)) AS t(region, number, id)")
+    return built

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cli_shop import Shop
+from cli_shop import TOKEN, Shop, build_shop, forget_environment
 from click.testing import Result
+
+from dagster_retl.testing import FakeHttpService, Rules
 
 MISTAKES = [
     (["run", "people_tabel"], 1, "Did you mean `people_table`?"),
@@ -44,13 +46,23 @@ MISTAKES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def open_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A shop where nobody gets to changing anything."""
+    with pytest.MonkeyPatch.context() as patch, FakeHttpService(Rules(token=TOKEN)) as service:
+        forget_environment(patch)
+        yield build_shop(tmp_path_factory.mktemp("shop"), service)
+
+
 @pytest.mark.parametrize(("arguments", "code", "advice"), MISTAKES, ids=[" ".join(each[0]) for each in MISTAKES])
-def test_a_mistake_is_told_to_people_and_to_programs(shop: Shop, arguments: list[str], code: int, advice: str) -> None:
-    told = shop.call(*arguments)
+def test_a_mistake_is_told_to_people_and_to_programs(
+    open_shop: Shop, arguments: list[str], code: int, advice: str
+) -> None:
+    told = open_shop.call(*arguments)
     assert (told.exit_code, told.stdout) == (code, ""), told.output
     assert advice in told.stderr
     assert "Traceback" not in told.stderr
-    document = shop.document(*arguments, code=code)
+    document = open_shop.document(*arguments, code=code)
     assert set(document) == {"error"}
     assert set(document["error"]) == {"code", "message", "hint"}
     assert advice in f"{document['error']['message']} {document['error']['hint']}"

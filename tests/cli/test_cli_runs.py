@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 
+import pytest
 from cli_shop import TOKEN, Shop
 
 UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
-def test_a_run_writes_the_rows_and_prints_the_apis_attributes(shop: Shop) -> None:
+def test_a_run_writes_the_rows_and_prints_the_apis_attributes(shop: Shop, dagster_home: Path) -> None:
     run = shop.document("run", "people_table")
     assert shop.table("SELECT * FROM people ORDER BY id") == [
         (1, "Ada", "ada@example.com"),
@@ -32,7 +39,7 @@ def test_a_run_writes_the_rows_and_prints_the_apis_attributes(shop: Shop) -> Non
     )
     assert created <= started <= finished
     assert run["duration_s"] == (finished - started).total_seconds()
-    assert _dagster_runs(shop) == [(run["dagster_run_id"], "SUCCESS")]
+    assert _dagster_runs(dagster_home)[run["dagster_run_id"]] == "SUCCESS"
 
 
 def test_a_second_run_writes_nothing_and_says_so_to_people(shop: Shop) -> None:
@@ -152,7 +159,24 @@ def test_an_unreachable_destination_is_told_as_such(shop: Shop) -> None:
     assert "refused" in result.output.lower()
 
 
-def _dagster_runs(shop: Shop) -> list[tuple[str, str]]:
-    """Run id and status, as Dagster's own storage has them."""
-    with closing(sqlite3.connect(shop.folder / ".dagster" / "history" / "runs.db")) as connection:
-        return connection.execute("SELECT run_id, status FROM runs").fetchall()
+@pytest.mark.long
+def test_ctrl_c_ends_the_run_in_good_order(shop: Shop) -> None:
+    shop.service.latency = 1.0
+    shop.warehouse("INSERT INTO people SELECT range + 10, 'N', NULL FROM range(5000)")
+    command = [sys.executable, "-c", "from dagster_retl.cli import main; main()", "run", "people_service", "--json"]
+    with subprocess.Popen(command, cwd=shop.folder, stdout=subprocess.PIPE, text=True) as process:
+        while sum(request.method == "POST" for request in shop.service.requests) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        run = json.loads(process.communicate(timeout=60)[0])
+    assert (process.returncode, run["status"], run["error"]["code"]) == (1, "cancelled", "CANCELLED")
+    ended = ("written", "failed", "unchanged", "skipped", "unknown")
+    assert run["rows_read"] == 5003 == sum(run[f"rows_{name}"] for name in ended)
+    assert run["rows_written"] == len(shop.service.records["people"])
+
+
+def _dagster_runs(home: Path) -> dict[str, str]:
+    """Run id → status, as Dagster's own storage has them."""
+    with closing(sqlite3.connect(home / "history" / "runs.db")) as connection:
+        return dict(connection.execute("SELECT run_id, status FROM runs").fetchall())

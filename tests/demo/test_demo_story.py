@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -58,6 +61,10 @@ def test_the_story(place: Place) -> None:
     assert balances["rows_written"] == balances["rows_read"] == _count(place.folder / "demo" / "ops.sqlite")
     assert {path.name for path in place.folder.iterdir()} == {"retl.yaml", "demo"}
 
+
+@pytest.mark.long
+def test_it_can_be_told_again_and_starts_over(place: Place) -> None:
+    assert place.call("demo", "--json").exit_code == 0
     again = place.call("demo")
     assert again.exit_code == 0, again.output
     for piece in ("The first sync", "The replay", "each exactly as the query says", "retl up"):
@@ -114,6 +121,18 @@ def test_a_busy_port_is_told_before_anything_is_removed(place: Place) -> None:
     assert kept.read_bytes() == b"mine"
 
 
+def test_serving_the_crm_until_it_is_told_to_stop(place: Place) -> None:
+    (place.folder / "retl.yaml").write_text(story.project_text(), encoding="utf-8")
+    command = [sys.executable, "-c", "from dagster_retl.cli import main; main()", "demo", "--serve"]
+    with subprocess.Popen(command, cwd=place.folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        url = re.search(r"http://\S+", process.stderr.readline())
+        assert url is not None
+        answer = httpx.get(f"{url.group()}/v1/accounts", headers={"Authorization": "Bearer demo-token"})
+        process.terminate()
+        assert (process.wait(timeout=30), answer.json()) == (0, {"count": 0, "records": []})
+
+
 def test_another_project_is_left_alone(place: Place) -> None:
     own = "warehouses: {}\ndestinations: {}\nsyncs: []\n"
     (place.folder / "retl.yaml").write_text(own, encoding="utf-8")
@@ -127,7 +146,7 @@ def test_checking_before_the_demo_says_what_to_do(place: Place) -> None:
     (place.folder / "retl.yaml").write_text(story.project_text(), encoding="utf-8")
     told = place.call("check")
     assert told.exit_code == 1
-    assert "run retl demo first" in told.stdout
+    assert "run `retl demo` first" in told.stdout
 
 
 def test_starting_over_removes_only_what_the_demo_made(tmp_path: Path) -> None:

@@ -121,3 +121,13 @@ def test_a_service_can_be_opened_twice(tmp_path: Path) -> None:
     project = project_of(tmp_path, "http://127.0.0.1:1")
     with Service.open(project) as one, Service.open(project) as other:
         assert one.store.uuid == other.store.uuid
+
+
+def test_a_spill_folder_is_made_beside_the_project(tmp_path: Path) -> None:
+    with world(tmp_path) as made:
+        engine = made.project.engine.model_copy(update={"spill": "scratch/runs"})
+        made.service.project = made.project.model_copy(update={"engine": engine})
+        made.put((1, "a", 1))
+        assert made.run().run.counters.written == 1
+        assert (tmp_path / "scratch" / "runs").is_dir()
+        assert list((tmp_path / "scratch" / "runs").iterdir()) == []

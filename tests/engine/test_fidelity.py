@@ -41,7 +41,7 @@ def row(n: int, salt: int = 0) -> Row:
         moment.date(),
         (True, False, None)[n % 3],
         NAMES[n % len(NAMES)],
-        None if n % 2 else f"note {n}",
+        None if n % 2 and not salt else f"note {n} {salt}",
     )
 
 

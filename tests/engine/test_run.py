@@ -397,9 +397,11 @@ def test_missing_state_is_an_error_not_an_empty_snapshot(upsert: World) -> None:
     for file in (upsert.service.state.folder / upsert.project.syncs[0].id).glob("g-*"):
         file.unlink()
     writes = upsert.writes()
-    with pytest.raises(StateMissingError):
+    with pytest.raises(StateMissingError, match="--reset"):
         upsert.run()
     assert upsert.writes() == writes
+    assert upsert.run(account_change=AccountChange.RESET).run.counters.written == 1
+    assert upsert.run().run.counters.unchanged == 1
 
 
 def test_a_query_that_fails_writes_nothing(upsert: World) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -55,9 +54,3 @@ def tick(project: Project, cursor: str | None = None) -> dg.SensorResult:
         result = alert_sensor(project, lambda: Service.open(project))(context)
         assert isinstance(result, dg.SensorResult)
         return result
-
-
-@contextmanager
-def inbox() -> Iterator[Inbox]:
-    with Inbox() as server:
-        yield server

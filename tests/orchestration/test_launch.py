@@ -18,7 +18,7 @@ from scene import Scene
 
 import dagster_retl
 from dagster_retl import Project, Service
-from dagster_retl.errors import NotFoundError
+from dagster_retl.errors import NotFoundError, RetlError
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import RunOptions, RunStatus
 from dagster_retl.orchestration.instance import open_instance, prepare_home
@@ -48,6 +48,25 @@ def test_a_launched_run_is_in_the_projects_instance(scene: Scene, capfd: pytest.
     assert "DAGSTER_HOME" not in os.environ
 
 
+def test_progress_is_live_in_the_store(scene: Scene) -> None:
+    data = scene.data()
+    data["destinations"]["crm"]["config"] |= {"batch_rows": 2, "concurrency": 1}
+    scene.service.latency = 0.3
+    project = Project(base=scene.folder, **data)
+    stored: list[tuple[RunStatus, int]] = []
+    told: list[tuple[RunStatus, int]] = []
+    with Service.open(project) as service:
+
+        def look(counters: Counters) -> None:
+            [run] = service.runs("people")
+            stored.append((run.status, run.counters.written))
+            told.append((RunStatus.RUNNING, counters.written))
+
+        launch(project, "people", on_progress=look)
+    assert stored == told
+    assert any(0 < written < 10 for _, written in told)
+
+
 def test_a_failed_run_comes_back_with_its_reason(scene: Scene) -> None:
     run = launch(scene.project(scene.sync(source_query="SELECT id, name FROM nowhere")), "people")
     assert (run.status, run.error_code) == (RunStatus.FAILED, "SOURCE_QUERY")
@@ -57,6 +76,13 @@ def test_a_failed_run_comes_back_with_its_reason(scene: Scene) -> None:
 def test_an_unknown_sync_is_not_found(scene: Scene) -> None:
     with pytest.raises(NotFoundError, match="'peopel'"):
         launch(scene.project(), "peopel")
+
+
+def test_a_webserver_that_does_not_answer_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETL_DAGSTER_URL", "http://127.0.0.1:9")
+    with pytest.raises(RetlError, match=r"Dagster at http://127\.0\.0\.1:9 cannot be reached"):
+        launch(scene.project(), "people")
+    assert scene.service.applied == []
 
 
 def test_settings_are_written_once(tmp_path: Path) -> None:
@@ -91,7 +117,7 @@ def launching(path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-@pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("order", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_an_interrupted_run_ends_at_once_as_cancelled(scene: Scene, order: signal.Signals) -> None:
     data = scene.data()
     data["destinations"]["crm"]["config"] |= {"batch_rows": 1, "concurrency": 1}
@@ -118,6 +144,7 @@ def test_an_interrupted_run_ends_at_once_as_cancelled(scene: Scene, order: signa
         assert record.is_finished
 
 
+@pytest.mark.long
 def test_first_runs_of_a_fresh_folder_do_not_race(scene: Scene) -> None:
     path = scene.folder / "retl.yaml"
     path.write_text(json.dumps(scene.data(scene.sync(enabled=False))))

@@ -22,6 +22,16 @@ EXAMPLES = 5
 _SYNCS = 20
 _REASONS = 3
 _LENGTH = 300  # characters of a vendor's message
+_NOT_OF_DESTINATION = frozenset(
+    {
+        ErrorCode.SOURCE_UNAVAILABLE,
+        ErrorCode.SOURCE_QUERY,
+        ErrorCode.SOURCE_COLUMN_MISSING,
+        ErrorCode.CONFIGURATION,
+        ErrorCode.STORE_VERSION,
+        ErrorCode.STATE_MISSING,
+    }
+)
 _HELD = "Look at the destination first: `retl dlq resolve ID` where the record arrived, `retl dlq replay ID` where not."
 
 
@@ -72,7 +82,7 @@ def recovered(subject: Subject, said: Said, destination: Destination, links: Lin
     """It is over. Of a trouble that could not be told while it lasted, this is all that people hear."""
     late = "Nobody could be told while it lasted: the message about it could not be delivered."
     body = [
-        f"{_names(said.syncs)}: {_past(subject)} since {_time(said.since)} are over.",
+        _how_it_ended(subject, said),
         late if said.state is State.DUE else "",
         "\n".join(f"- {link}" for slug in said.syncs[:_SYNCS] if (link := links.asset(slug))),
     ]
@@ -109,10 +119,11 @@ def _run_line(slug: str, run: Run, links: Links) -> str:
 
 
 def _failure_actions(trouble: Trouble, destination: Destination) -> list[str]:
-    slug = trouble.syncs[0].slug
-    if trouble.subject.code == ErrorCode.INTERRUPTED:
+    slug, code = trouble.syncs[0].slug, trouble.subject.code
+    if code == ErrorCode.INTERRUPTED:
         return [f"The next run finishes the work: `retl run {slug}`, or wait for the schedule."]
-    return [f"To find out more: `retl check {destination.id}`. To try again: `retl run {slug}`."]
+    check = "`retl check`" if code in _NOT_OF_DESTINATION else f"`retl check {destination.id}`"
+    return [f"To find out more: {check}. To try again: `retl run {slug}`."]
 
 
 def _guard_actions(trouble: Trouble) -> list[str]:
@@ -157,14 +168,18 @@ def _recovery_title(subject: Subject, said: Said, destination: Destination) -> s
         return f"No dead letters are left for {destination.name}: {subject.code}"
     one = len(said.syncs) == 1
     who = said.syncs[0] if one else f"{len(said.syncs)} syncs"
-    return f"{who} into {destination.name} {'works' if one else 'work'} again: {subject.code}"
+    what = f"guard {subject.code!r}" if subject.kind is Kind.GUARD_TRIPPED else subject.code
+    return f"{who} into {destination.name} {'works' if one else 'work'} again: {what}"
 
 
-def _past(subject: Subject) -> str:
+def _how_it_ended(subject: Subject, said: Said) -> str:
+    names, since, code = _names(said.syncs), _time(said.since), subject.code
+    it = "It" if len(said.syncs) == 1 else "They"
+    if subject.kind is Kind.DEAD_LETTERS:
+        return f"All dead letters of {names} with `{code}` are resolved. The first was seen at {since}."
     if subject.kind is Kind.GUARD_TRIPPED:
-        return f"the stops by guard `{subject.code}`"
-    noun = "the dead letters" if subject.kind is Kind.DEAD_LETTERS else "the failures"
-    return f"{noun} with `{subject.code}`"
+        return f"{names} succeeded. Guard `{code}` had stopped {'it' if it == 'It' else 'them'} since {since}."
+    return f"{names} succeeded. {it} had failed with `{code}` since {since}."
 
 
 def _names(slugs: Sequence[str]) -> str:

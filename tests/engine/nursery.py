@@ -1,0 +1,142 @@
+"""Runs in processes of their own, which may be killed at any moment, for a few milliseconds each.
+
+A nursery is a process that has imported everything and started nothing: it forks a child for each
+run. (A fresh interpreter takes most of a second to get that far.)
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Engine, event
+from worlds import project_of
+
+from dagster_retl.errors import RetlError
+from dagster_retl.service import Service
+from dagster_retl.store.runs import options_from_json
+
+HERE = Path(__file__).parent
+
+_IMPORTED_LATE = (
+    "_strptime", "alembic.command", "anyio", "certifi", "concurrent.futures.thread", "dagster_retl.connectors.http",
+    "httpcore", "pandas", "psutil", "pyarrow.pandas_compat", "pytz",
+    "sqlalchemy.dialects.sqlite", "sqlglot.dialects.duckdb",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended. killed: by SIGKILL; error: code of the error that its run raised."""
+
+    killed: bool
+    error: str | None = None
+
+
+class Nursery:
+    """The parent's side. `begin` a child, know its `pid`, and wait for its `end`."""
+
+    def __init__(self) -> None:
+        paths = os.pathsep.join([str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")])
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "nursery.py")],
+            env={**os.environ, "PYTHONPATH": paths},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        self._heard: dict[str, Any] = {}
+
+    def begin(self, folder: Path, url: str, **how: Any) -> int:
+        """Start a child with a run; returns its process id. See `_run` for `how`."""
+        assert self._process.stdin is not None
+        self._heard = {}
+        self._process.stdin.write(json.dumps({"folder": str(folder), "url": url, **how}).encode() + b"\n")
+        return int(self._hear("pid"))
+
+    def over(self) -> bool:
+        """Whether the child has something to say, which it does when it ends."""
+        assert self._process.stdout is not None
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
+
+    def end(self) -> Ended:
+        """Wait until the child is gone."""
+        status = self._hear("status")
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        assert killed or status == 0, f"the child crashed: {status}"
+        return Ended(killed, self._heard.get("error"))
+
+    def _hear(self, word: str) -> Any:
+        """The child and the nursery both talk: lines come in any order."""
+        assert self._process.stdout is not None
+        while word not in self._heard:
+            line = self._process.stdout.readline()
+            assert line, "the nursery is gone"
+            self._heard |= json.loads(line)
+        return self._heard[word]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.communicate()
+
+
+def _die_at(engine: Engine, moment: int) -> None:
+    """Kill this process when it begins or commits its n-th transaction: right before that, and right after the last."""
+    moments = itertools.count()
+
+    def tick(_: Any) -> None:
+        if next(moments) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    event.listen(engine, "begin", tick)
+    event.listen(engine, "commit", tick)
+
+
+def _run(command: Mapping[str, Any]) -> str | None:
+    """The sync `things` of a folder; options: as the store writes them; die_at: see `_die_at`."""
+    project = project_of(
+        Path(command["folder"]), command["url"], config=command.get("config"), **command.get("sync", {})
+    )
+    with Service(project) as service:
+        if command.get("die_at") is not None:
+            _die_at(service.store.engine, command["die_at"])
+        try:
+            service.run("things", options_from_json(command.get("options", {})))
+        except RetlError as error:
+            return str(error.code)
+    return None
+
+
+def _say(**words: Any) -> None:
+    os.write(1, json.dumps(words).encode() + b"\n")
+
+
+def main() -> None:
+    for name in _IMPORTED_LATE:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            _say(error=_run(json.loads(line)))
+            os._exit(0)
+        _say(pid=pid)
+        _say(status=os.waitpid(pid, 0)[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What importing costs, and what it must not drag in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from scene import Scene
+
+import dagster_retl
+from dagster_retl import build_definitions
+
+ROOT = Path(dagster_retl.__file__).parents[1]
+ENGINE = (
+    "import dagster_retl, dagster_retl.service, dagster_retl.engine.run; dagster_retl.Project, dagster_retl.Service"
+)
+
+
+def python(code: str, **environment: str) -> Any:
+    """What `code` leaves in `result`, in a fresh process."""
+    command = [sys.executable, "-c", f"import json, sys\n{code}\nprint(json.dumps(result))"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return json.loads(subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout)
+
+
+def test_the_engine_runs_without_what_is_heavy() -> None:
+    heavy = {"dagster", "fastapi", "pandas"}
+    assert python(f"{ENGINE}\nresult = sorted(set({heavy!r}) & sys.modules.keys())") == []
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(dagster_retl, name) is not None for name in dagster_retl.__all__)
+    assert set(dagster_retl.__all__) <= set(dir(dagster_retl))
+    with pytest.raises(AttributeError, match="has no attribute 'Synk'"):
+        dagster_retl.Synk  # noqa: B018 - the access is the test
+
+
+def test_both_code_locations_load(scene: Scene) -> None:
+    path = scene.folder / "retl.yaml"
+    path.write_text(json.dumps(scene.data()))
+    code = """
+import definitions, dagster_retl.definitions
+found = [definitions.defs, dagster_retl.definitions.defs]
+result = [[spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()] for defs in found]
+"""
+    assert python(code, RETL_PROJECT=str(path)) == [["retl/people"], ["retl/people"]]
+
+
+def test_a_thousand_syncs_load_in_time(scene: Scene) -> None:
+    # CPU seconds, so that a busy machine does not fail it; DESIGN's promise is 3 s.
+    scheduled = {"schedule": "*/5 * * * *"}
+    project = scene.project(*(scene.sync(name=f"sync {number}", **scheduled) for number in range(1_000)))
+    definitions, seconds = _timed(lambda: _loaded(project))
+    assert len(definitions.resolve_all_asset_specs()) == 1_000
+    assert seconds < 3
+
+
+def _loaded(project: dagster_retl.Project) -> dg.Definitions:
+    definitions = build_definitions(project)
+    dg.Definitions.validate_loadable(definitions)
+    return definitions
+
+
+def _timed(work: Callable[[], dg.Definitions]) -> tuple[dg.Definitions, float]:
+    began = time.process_time()
+    return work(), time.process_time() - began
