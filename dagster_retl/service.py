@@ -350,7 +350,7 @@ class Service:
         run = self.store.runs.get(run_id)
         if run.status is not RunStatus.QUEUED:
             return
-        ending = ending_of(error, Redactor(()))
+        ending = ending_of(error, Redactor(secrets_in(self._urls())))
         with self.store.begin() as conn:
             self.store.runs.finish(
                 conn,
@@ -361,6 +361,10 @@ class Service:
                 error_message=ending.error_message,
                 guard=ending.guard,
             )
+
+    def _urls(self) -> list[object]:
+        warehouses = self.project.warehouses.values()
+        return [self.project.store_url, *(value for each in warehouses for value in (each.url, each.connect_args))]
 
     # Dead letters
 

@@ -7,6 +7,7 @@ It works on tables of one DuckDB connection:
                rows with batch null are keys to forget
     started    batch, started_at: the intents
     outcomes   see `changes.outcomes`
+    accepted   id, key, record_keys, fingerprint: what people declared delivered, in the order of `id`
 
 The same code ends an ordinary run and recovers a killed one.
 """
@@ -96,7 +97,7 @@ FORGOTTEN = "CREATE OR REPLACE VIEW forgotten AS SELECT key FROM manifest WHERE 
 
 
 def next_snapshot() -> str:
-    """The query for the next generation; `accepted` holds what a person declared delivered."""
+    """The query for the next generation; `accepted` holds what people declared delivered, the last word counts."""
     return f"""
         SELECT key, record_keys, fingerprint, record_id FROM snapshot p
         WHERE NOT EXISTS (SELECT 1 FROM answered a WHERE a.key = p.key AND {_TOUCHES})
@@ -106,7 +107,8 @@ def next_snapshot() -> str:
         SELECT key, record_keys, content, record_id FROM answered
         WHERE status IN ('{Status.WRITTEN}', '{Status.UNCONFIRMED}') AND content <> UUID '{REMOVED}'
         UNION ALL
-        SELECT c.key, c.record_keys, c.fingerprint::UUID, NULL FROM accepted c
+        SELECT c.key, c.record_keys, c.fingerprint::UUID, NULL
+        FROM (SELECT * FROM accepted QUALIFY row_number() OVER (PARTITION BY key ORDER BY id DESC) = 1) c
         WHERE NOT EXISTS (SELECT 1 FROM answered a WHERE a.key = c.key AND {_TOUCHES})
             AND c.fingerprint <> '{REMOVED}'
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -21,7 +20,6 @@ from dagster_retl.demo.proof import Proof
 from dagster_retl.demo.story import ACCOUNTS, CRM, Step, is_demo, project_text, serving_crm, tell
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
-from dagster_retl.model.runs import DeadLetter
 
 _SHOWN_OF_A_KIND = 3
 _ENDINGS = (signal.SIGINT, signal.SIGTERM)
@@ -86,25 +84,16 @@ def _show(session: Session, step: Step) -> None:
     for run in step.runs:
         show_run(session, run)
     if step.letters:
-        shown = _some_of_each_kind(step.letters)
-        show_letters(session, shown, {letter.sync_id: ACCOUNTS for letter in shown})
-        output.line(session, (f"… and {len(step.letters) - len(shown):,} more", "dim"))
+        names = {letter.sync_id: ACCOUNTS for letter in step.letters}
+        show_letters(session, step.letters, names, most=_SHOWN_OF_A_KIND)
     if step.proof is not None:
         output.line(session, ("✓ ", "green"), _proof(step.proof))
-
-
-def _some_of_each_kind(letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-    """The first few of each error code."""
-    kinds: dict[str, list[DeadLetter]] = {}
-    for letter in letters:
-        kinds.setdefault(letter.error_code, []).append(letter)
-    return [letter for members in kinds.values() for letter in members[:_SHOWN_OF_A_KIND]]
 
 
 def _proof(proof: Proof) -> str:
     text = f"The CRM holds {proof.held:,} accounts, each exactly as the query says"
     if proof.refused:
-        return f"{text}; the other {proof.refused:,} have a dead letter each."
+        return f"{text}; {proof.refused:,} others have a dead letter."
     return f"{text}: all of them."
 
 

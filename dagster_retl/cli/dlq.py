@@ -141,17 +141,22 @@ def replay(session: Session, entries: tuple[str, ...], sync: str | None, everyth
     return exits.of_runs(done)
 
 
-def show_letters(session: Session, letters: Sequence[DeadLetter], names: Mapping[str, str]) -> None:
-    """Dead letters: at a terminal by sync and error, two lines each; otherwise a line each. `names`: of syncs by id."""
+def show_letters(
+    session: Session, letters: Sequence[DeadLetter], names: Mapping[str, str], *, most: int | None = None
+) -> None:
+    """Dead letters: at a terminal by sync and error, two lines each; otherwise a line each.
+
+    names: of syncs by id. most: so many of each sync and error at a terminal.
+    """
     if session.out.is_terminal:
-        _show_grouped(session, letters, names)
+        _show_grouped(session, letters, names, most)
     else:
         columns = ("=sync", "=key", "=error", "=why", ">tries", "=last seen", "=id")
         now = datetime.now(UTC)
         output.table(session, columns, [_row(letter, names, now) for letter in letters])
 
 
-def _show_grouped(session: Session, letters: Sequence[DeadLetter], names: Mapping[str, str]) -> None:
+def _show_grouped(session: Session, letters: Sequence[DeadLetter], names: Mapping[str, str], most: int | None) -> None:
     groups: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
         groups.setdefault((letter.sync_id, letter.error_code), []).append(letter)
@@ -161,7 +166,10 @@ def _show_grouped(session: Session, letters: Sequence[DeadLetter], names: Mappin
         heading = f"{len(members):,} dead letters" if len(members) > 1 else "1 dead letter"
         output.line(session)
         output.line(session, words.name(names.get(sync_id, sync_id)), "  ", (code, "yellow"), (f"  {heading}", "dim"))
-        output.pairs(session, [(_two_lines(letter, now)) for letter in members], width=max(width, _ID_LENGTH))
+        shown = members[:most]
+        output.pairs(session, [_two_lines(letter, now) for letter in shown], width=max(width, _ID_LENGTH))
+        if len(shown) < len(members):
+            output.line(session, (f"  … and {len(members) - len(shown):,} more", "dim"))
     output.line(session)
 
 

@@ -71,7 +71,7 @@ def line(session: Session, *parts: Part) -> None:
 
 def prose(session: Session, text: str) -> None:
     """Print sentences, broken between words where a terminal ends."""
-    session.out.print(Text(text))
+    session.out.print(_with_commands(session.out, text))
 
 
 def hint(session: Session, *sentences: str) -> None:

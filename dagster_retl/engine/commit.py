@@ -157,8 +157,9 @@ class Closer:
         fold.answer(connection)
         query = fold.next_snapshot()
         connection.execute(f"CREATE OR REPLACE VIEW snapshot_next AS {query}")
-        accepted = self._store.acceptances.table(pointer.sync_id, pointer.epoch)
-        changed = fold.changed_rows(connection) or accepted.num_rows or pointer.stale
+        # Exactly those that are folded: somebody may decide about another row in this very moment.
+        accepted = [row[0] for row in connection.execute("SELECT id FROM accepted").fetchall()]
+        changed = fold.changed_rows(connection) or accepted or pointer.stale
         until = to_text(now + timedelta(seconds=books.settle))
         held = self._held(until) if books.holds_unknown else []
         return Folded(
@@ -167,7 +168,7 @@ class Closer:
             suspects=[] if books.holds_unknown else self._suspects(until),
             cleared=fold.cleared_suspects(connection, to_text(now)),
             held=held,
-            acceptances=accepted.column("id").to_pylist(),
+            acceptances=accepted,
         )
 
     def commit(self, conn: Connection, run_id: str, folded: Folded, ending: Ending) -> None:

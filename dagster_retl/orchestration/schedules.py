@@ -28,7 +28,7 @@ def sync_schedule(project: Project, sync: Sync, service_factory: ServiceFactory)
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         with service_factory() as service:
-            if not sync.enabled:
+            if not service.is_enabled(sync):
                 return dg.SkipReason(f"sync {sync.name!r} is disabled; `retl syncs enable {sync.slug}` starts it")
         return dg.RunRequest(asset_selection=[asset_key(sync)], tags=run_tags(sync))
 

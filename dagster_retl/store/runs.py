@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, and_, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, tuple_, update
 
 from dagster_retl.errors import CancelledError, ErrorCode, NotFoundError
 from dagster_retl.model.ids import RUN_PREFIX, new_id
@@ -181,13 +181,13 @@ class Runs:
         guard: str | None = None,
         warnings: Sequence[str] = (),
     ) -> None:
-        """Close the run. Error text comes in without secrets. Raises `NotFoundError`."""
+        """Close the run; one that has ended keeps its time. Error text comes in without secrets. Raises `NotFoundError`."""
         _update(
             conn,
             run_id,
             status=status.value,
             counters=_json(asdict(counters)),
-            finished_at=to_text(self._db.now(conn)),
+            finished_at=func.coalesce(runs.c.finished_at, to_text(self._db.now(conn))),
             error_code=error_code,
             error_message=error_message,
             guard=guard,

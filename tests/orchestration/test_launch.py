@@ -67,10 +67,11 @@ def test_progress_is_live_in_the_store(scene: Scene) -> None:
     assert any(0 < written < 10 for _, written in told)
 
 
-def test_a_failed_run_comes_back_with_its_reason(scene: Scene) -> None:
+def test_a_failed_run_comes_back_with_its_reason(scene: Scene, capfd: pytest.CaptureFixture[str]) -> None:
     run = launch(scene.project(scene.sync(source_query="SELECT id, name FROM nowhere")), "people")
     assert (run.status, run.error_code) == (RunStatus.FAILED, "SOURCE_QUERY")
     assert "nowhere" in str(run.error_message)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_unknown_sync_is_not_found(scene: Scene) -> None:
