@@ -181,7 +181,10 @@ class Runs:
         guard: str | None = None,
         warnings: Sequence[str] = (),
     ) -> None:
-        """Close the run; one that has ended keeps its time. Error text comes in without secrets. Raises `NotFoundError`."""
+        """Close the run; one that has ended keeps its time. Error text comes in without secrets.
+
+        Raises `NotFoundError`.
+        """
         _update(
             conn,
             run_id,

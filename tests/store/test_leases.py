@@ -26,7 +26,7 @@ def test_a_free_sync_is_taken_and_a_live_holder_stops_the_next(store: Store) -> 
         store.leases.acquire("s", "run_2")
     assert caught.value.run_id == "run_1"
     assert abs(caught.value.since - store.now()) < timedelta(seconds=10)
-    assert "retl runs cancel run_1" in str(caught.value)
+    assert "terminate its run in Dagster" in str(caught.value)
     assert store.leases.acquire("other", "run_3").token == 1
 
 

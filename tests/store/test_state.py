@@ -65,7 +65,7 @@ def test_damage_and_loss_are_named_with_the_way_out(state: State, fresh: bool) -
     path.write_bytes(content)
     with pytest.raises(StateMissingError, match=f"{path.name} is not what was written") as caught:
         reader.local_path(stored.name, stored.checksum)
-    assert "retl baseline" in str(caught.value)
+    assert "--reset" in str(caught.value)
     path.unlink()
     with pytest.raises(StateMissingError, match=f"{path.name} cannot be read"):
         reader.local_path(stored.name, stored.checksum)
