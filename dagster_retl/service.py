@@ -103,6 +103,11 @@ class Service:
         decided = self.store.states.enabled(sync.id)
         return sync.enabled if decided is None else decided
 
+    def running(self, sync: Sync) -> str | None:
+        """The id of the run that holds the sync's lease, if its process is alive."""
+        holder = self.store.leases.holder(sync.id)
+        return None if holder is None or holder.dead(self.store.now()) else holder.run_id
+
     def set_enabled(self, reference: str, enabled: bool, *, actor: str) -> SyncView:
         """Enable or disable a sync's schedule. A running run goes on."""
         sync = self.project.sync(reference)

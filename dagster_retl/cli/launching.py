@@ -20,7 +20,7 @@ OnProgress = Callable[[Counters], None]
 def launch(session: Session, project: Project, slug: str, options: RunOptions, *, trigger: str = "cli") -> Run:
     """Run a sync to its end, whatever end that is. Raises `RetlError` when it could not be begun."""
     # Dagster takes more than a second to import; only commands that run something should wait for it.
-    from dagster_retl.orchestration.launch import launch as launch_in_dagster  # noqa: PLC0415
+    from dagster_retl.orchestration.launch import launch as launch_in_dagster  # noqa: PLC0415 - as said
 
     choose_home(project)
     with _progress(session, slug) as show:

@@ -408,7 +408,7 @@ def ending_of(error: BaseException, redact: Redactor) -> Ending:
         return Ending(status, error.code, redact(str(error)), guard=str(guard) if guard else None)
     if isinstance(error, Exception):
         return Ending(RunStatus.FAILED, ErrorCode.INTERNAL, redact(f"{type(error).__name__}: {error}"))
-    return Ending(RunStatus.CANCELLED, ErrorCode.CANCELLED, f"stopped by {type(error).__name__}")
+    return Ending(RunStatus.CANCELLED, ErrorCode.CANCELLED, "stopped by a signal, or from Dagster")
 
 
 def _close_unplanned(run: SyncRun, lease: Lease, error: BaseException) -> None:

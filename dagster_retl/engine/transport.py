@@ -146,7 +146,7 @@ class Transport:
         unsent = isinstance(error, _NEVER_SENT) or not reached
         timeout = isinstance(error, httpx.TimeoutException)
         code = ErrorCode.TIMEOUT if timeout and not unsent else ErrorCode.DESTINATION_UNAVAILABLE
-        where = f"{request.method} {error.request.url.host}"
+        where = f"{request.method} {error.request.url.netloc.decode('ascii')}"
         waited = f"no answer within {self._connector.config.timeout:g} s"
         what = waited if timeout else (str(error) or type(error).__name__)
         return self._failure(request, f"{where}: {what}", code, ambiguous=not unsent)

@@ -16,7 +16,7 @@ def sync_schedules(project: Project, service_factory: ServiceFactory) -> list[dg
 
 def sync_schedule(project: Project, sync: Sync, service_factory: ServiceFactory) -> dg.ScheduleDefinition:
     """A schedule that asks the store at each tick whether its sync is enabled."""
-    running = project.writes and sync.enabled
+    running = project.writes  # `enabled` is asked at each tick, so that enabling needs no reload
 
     @dg.schedule(
         str(sync.schedule.expression),
@@ -30,6 +30,8 @@ def sync_schedule(project: Project, sync: Sync, service_factory: ServiceFactory)
         with service_factory() as service:
             if not service.is_enabled(sync):
                 return dg.SkipReason(f"sync {sync.name!r} is disabled; `retl syncs enable {sync.slug}` starts it")
+            if (running := service.running(sync)) is not None:
+                return dg.SkipReason(f"sync {sync.name!r} is still being run by {running}")
         return dg.RunRequest(asset_selection=[asset_key(sync)], tags=run_tags(sync))
 
     return tick

@@ -32,7 +32,7 @@ def test_a_sync_without_cron_has_no_schedule(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    ("writes", "enabled", "status"), [(True, True, RUNNING), (True, False, STOPPED), (False, True, STOPPED)]
+    ("writes", "enabled", "status"), [(True, True, RUNNING), (True, False, RUNNING), (False, True, STOPPED)]
 )
 def test_default_status(scene: Scene, writes: bool, enabled: bool, status: dg.DefaultScheduleStatus) -> None:
     project = scene.project(scene.sync(schedule="0 * * * *", enabled=enabled), writes=writes)
@@ -56,4 +56,15 @@ def test_what_people_decided_counts_at_the_next_tick(scene: Scene, instance: dg.
         assert isinstance(skipped, dg.SkipReason)
         assert "'people' is disabled" in str(skipped.skip_message)
         service.set_enabled("people", True, actor="test")
+    assert isinstance(tick(project, instance), dg.RunRequest)
+
+
+def test_a_tick_is_skipped_while_the_sync_is_running(scene: Scene, instance: dg.DagsterInstance) -> None:
+    project = scene.project(scene.sync(schedule="0 * * * *"))
+    with Service.open(project) as service:
+        lease = service.store.leases.acquire(project.syncs[0].id, "retl_run_busy")
+        skipped = tick(project, instance)
+        assert isinstance(skipped, dg.SkipReason)
+        assert "retl_run_busy" in str(skipped.skip_message)
+        service.store.leases.release(lease)
     assert isinstance(tick(project, instance), dg.RunRequest)
