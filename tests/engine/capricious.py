@@ -101,7 +101,7 @@ class Capricious(FakeHttpService):
         if fate.endswith("late"):
             self.late.append(request)
         if fate.startswith("kill"):
-            self._signal(signal.SIGKILL)
+            os.kill(self._known_client(), signal.SIGKILL)
         if fate == "slow":
             self._closing.wait(SLOW)
         return (reply if fate in ("ok", "slow") else _ANSWERS.get(fate)), True
@@ -116,16 +116,17 @@ class Capricious(FakeHttpService):
             return self.script.popleft() if self.script else "ok"
 
     def _pause(self, request: Received) -> Reply:
-        self._signal(signal.SIGSTOP)
+        client = self._known_client()
+        os.kill(client, signal.SIGSTOP)
         self.paused.set()
         self._resume.wait(60)
         reply = self.handle(request)
-        self._signal(signal.SIGCONT)
+        os.kill(client, signal.SIGCONT)
         return reply
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _known_client(self) -> int:
         assert self._client_known.wait(10)
-        os.kill(self._client, number)
+        return self._client
 
 
 def rows_of(request: Received) -> list[Sent]:

@@ -219,13 +219,15 @@ class History:
         *,
         die_at: int | None = None,
         wipe: bool = False,
+        patience: float = PATIENCE,
         **options: Any,
     ) -> None:
         """Start a run in a process of its own. die_at: see the nursery; wipe: see the service."""
         self.read()
         self.http.expect(troubles, wipe=wipe)
         chosen = options_to_json(RunOptions(overrides=ALL_GUARDS, **options))
-        how = {"config": self.kind.config, "sync": self.kind.sync, "die_at": die_at, "options": chosen}
+        config = {**self.kind.config, "timeout": patience}
+        how = {"config": config, "sync": self.kind.sync, "die_at": die_at, "options": chosen}
         self.http.meet(nursery.begin(self.folder, self.http.url, **how))
 
     def pause(self, nursery: Nursery) -> bool:
@@ -345,7 +347,7 @@ class History:
         return None
 
     def check(self) -> None:
-        assert self.violations == []
+        assert not self.violations, self.violations
         if self.kind.inserts:
             assert max(self.applied.values(), default=0) <= 1, f"inserted twice: {self.applied}"
 
@@ -498,7 +500,8 @@ class Machine(RuleBasedStateMachine):
     def overtake(self, before: list[Fate], key: int, name: str | None, troubles: list[Fate]) -> None:
         """A run stands still with a request on its way; its lease goes to another run; it wakes up."""
         history = self.history
-        history.begin(self.nursery, [*before, "pause"])
+        # So patient that it does not try again when it wakes: a lease that ran out would have forbidden that.
+        history.begin(self.nursery, [*before, "pause"], patience=30.0)
         if not history.pause(self.nursery):
             return
         history.expire_lease()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from dagster_retl.store.schema import metadata
 from dagster_retl.store.store import Store
 
 
-def _postgres_database(server: Any, name: str) -> str:
+def _postgres_database(server: Any) -> str:
+    name = f"store_{secrets.token_hex(6)}"  # a fixture of the session may be made again, for another parameter
     with psycopg.connect(server.get_uri(), autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
     return str(server.get_uri(name))
@@ -21,7 +23,7 @@ def _postgres_database(server: Any, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def _bare_database(_postgres_server: Any) -> str:
-    return _postgres_database(_postgres_server, "store_bare")
+    return _postgres_database(_postgres_server)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -40,7 +42,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     """The URL of the store that tests share, one after the other."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path_factory.mktemp('store') / 'retl.db'}"
-    return _postgres_database(request.getfixturevalue("_postgres_server"), "store_shared")
+    return _postgres_database(request.getfixturevalue("_postgres_server"))
 
 
 @pytest.fixture(scope="session")
