@@ -2,7 +2,7 @@
 
 It works on tables of one DuckDB connection:
 
-    staged     n, key, record_keys, fingerprint, error_field, error, unsendable, and the mapped fields
+    staged     n, key, record_keys, fingerprint, error_field, error, unsendable: a row for each row of the query
     snapshot   see `changes.snapshot`
     suspects   key, record_keys, fingerprint: what the destination may hold besides
     letters    key, fingerprint, rejections, held: the open dead letters

@@ -135,7 +135,7 @@ class Feed:
 
     def _blocks(self) -> Iterator[pa.RecordBatch]:
         fields = "".join(f", s.{_quoted(name)}" for name in self._names)
-        values = "LEFT JOIN staged s ON s.n = p.n" if self._names else ""
+        values = 'LEFT JOIN mapped_rows s ON s."retl:n" = p.n' if self._names else ""
         query = f"""
             SELECT p.batch AS "retl:batch", p.position AS "retl:position", p.operation AS "retl:operation",
                 p.removal AS "retl:removal", p.key AS "retl:key", p.record_keys AS "retl:record_keys",

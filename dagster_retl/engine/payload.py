@@ -34,12 +34,13 @@ class Limits:
 def write_payload(
     connection: duckdb.DuckDBPyConnection, fields: tuple[FieldType, ...], form: WireForm, limits: Limits
 ) -> int:
-    """Create `payload` from `sends` and `staged`; returns the number of batches."""
+    """Create `payload` from `sends` and `mapped_rows`; returns the number of batches."""
     document = json_sql(fields, form)
     connection.execute(f"""
         CREATE TABLE documents AS
-        SELECT p.*, CASE WHEN p.removal THEN p.record_keys ELSE s.document END AS document
-        FROM sends p LEFT JOIN (SELECT n AS row_n, {document} AS document FROM staged) s ON s.row_n = p.n
+        SELECT p.*, CASE WHEN p.removal THEN p.record_keys ELSE s."retl:document" END AS document
+        FROM sends p
+        LEFT JOIN (SELECT "retl:n", {document} AS "retl:document" FROM mapped_rows) s ON s."retl:n" = p.n
     """)
     starts = list(_starts(connection, limits))
     table = pa.table({"batch": pa.array(range(len(starts)), pa.int32()), "start": pa.array(starts, pa.int64())})

@@ -55,12 +55,12 @@ def sample(connection: duckdb.DuckDBPyConnection, fields: tuple[FieldType, ...],
     rows = connection.execute(f"""
         SELECT change, record_keys, document FROM (
             SELECT CASE WHEN p.removal THEN 'delete' WHEN c.added THEN 'create' ELSE 'update' END AS change,
-                p.record_keys, coalesce(s.document, '{{}}') AS document,
+                p.record_keys, coalesce(s."retl:document", '{{}}') AS document,
                 row_number() OVER (PARTITION BY p.removal, c.added ORDER BY p.pos) AS place
             FROM (SELECT * FROM sends ORDER BY pos LIMIT 1000) p
             LEFT JOIN classified c ON c.n = p.n
-            LEFT JOIN (SELECT n, {document} AS document FROM staged WHERE n IN
-                (SELECT n FROM sends ORDER BY pos LIMIT 1000)) s ON s.n = p.n
+            LEFT JOIN (SELECT "retl:n", {document} AS "retl:document" FROM mapped_rows WHERE "retl:n" IN
+                (SELECT n FROM sends ORDER BY pos LIMIT 1000)) s ON s."retl:n" = p.n
             UNION ALL
             SELECT 'delete', record_keys, '{{}}', row_number() OVER (ORDER BY pos) FROM sends
             WHERE removal AND pos >= 1000

@@ -82,7 +82,9 @@ class Planner:
             compile_mapping(self.sync.field_mappings, extract.schema) as mapping,
         ):
             form = self.connector.key_form(self.sync.object_name)
-            stage = Stage(mapping.fields, form, pointer.fingerprint_version, self._asked(form))
+            stage = Stage(
+                mapping.fields, form, self.connector.spec.wire_form, pointer.fingerprint_version, self._asked(form)
+            )
             stage.fill(self.space.connection, mapping, extract)
             return tuple(mapping.fields), extract.notes
 

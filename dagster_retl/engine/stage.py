@@ -15,7 +15,7 @@ from dagster_retl.changes.fingerprint import fingerprint_sql
 from dagster_retl.changes.keys import key_sql, record_keys_sql
 from dagster_retl.mapping.compile import CompiledMapping
 from dagster_retl.mapping.wire import unsendable_sql
-from dagster_retl.model.rows import FieldType, KeyForm
+from dagster_retl.model.rows import FieldType, KeyForm, WireForm
 from dagster_retl.sources.base import Extract
 
 
@@ -25,22 +25,28 @@ class Stage:
 
     fields: tuple[FieldType, ...]
     key_form: KeyForm
+    wire_form: WireForm
     fingerprint_version: int
     asked: Sequence[str] = ()
 
     def fill(self, connection: duckdb.DuckDBPyConnection, mapping: CompiledMapping, extract: Extract) -> int:
-        """Create and fill the table `staged`; returns how many rows the query gave in all."""
+        """Create and fill the table `mapped_rows` and the view `staged`; returns how many rows the query gave.
+
+        `mapped_rows` has the mapped fields under their own names, whatever these are, and beside them the
+        columns of `staged`, whose names begin with `retl:` there.
+        """
         self._ask(connection)
         read = 0
         connection.execute("BEGIN")
         for number, block in enumerate(_at_least_one(extract)):
-            connection.register("mapped", mapping.apply(block))
-            verb = "INSERT INTO staged" if number else "CREATE TABLE staged AS"
+            connection.register("incoming", mapping.apply(block))
+            verb = "INSERT INTO mapped_rows" if number else "CREATE TABLE mapped_rows AS"
             connection.execute(f"{verb} {self._select(read)}")
-            connection.unregister("mapped")
+            connection.unregister("incoming")
             read += block.num_rows
         if not self._keyed:
             connection.execute(_NUMBER_EQUALS)
+        connection.execute(_STAGED)
         connection.execute("COMMIT")
         return read
 
@@ -57,28 +63,34 @@ class Stage:
 
     def _select(self, offset: int) -> str:
         names = ", ".join(f"m.{_quoted(field.name)}" for field in self.fields)
-        among = "WHERE key IN (SELECT key FROM asked)" if self.asked else ""
+        among = 'WHERE "retl:key" IN (SELECT key FROM asked)' if self.asked else ""
         key = key_sql(self.fields, self.key_form) if self._keyed else "NULL::VARCHAR"
         record_keys = record_keys_sql(self.fields) if self._keyed else "'{}'"
-        unsendable = unsendable_sql(self.fields) or "NULL"
+        unsendable = unsendable_sql(self.fields, self.wire_form) or "NULL"
         return f"""
             SELECT * FROM (
-                SELECT row_number() OVER () + {offset} AS n, {key} AS key, {record_keys} AS record_keys,
-                    {fingerprint_sql(self.fields, self.fingerprint_version)} AS fingerprint,
-                    _error_field AS error_field, _error AS error, {unsendable}::VARCHAR AS unsendable, {names}
-                FROM mapped m
+                SELECT row_number() OVER () + {offset} AS "retl:n", {key} AS "retl:key",
+                    {record_keys} AS "retl:record_keys",
+                    {fingerprint_sql(self.fields, self.fingerprint_version)} AS "retl:fingerprint",
+                    _error_field AS "retl:error_field", _error AS "retl:error",
+                    {unsendable}::VARCHAR AS "retl:unsendable", {names}
+                FROM incoming m
             ) {among}
         """
 
 
 _NUMBER_EQUALS = """
-    CREATE OR REPLACE TABLE staged AS
+    CREATE OR REPLACE TABLE mapped_rows AS
     SELECT * REPLACE (
-        CASE WHEN error IS NULL
-            THEN fingerprint::VARCHAR || '#' || row_number() OVER (PARTITION BY fingerprint ORDER BY n) END AS key
-    ) FROM staged
+        CASE WHEN "retl:error" IS NULL THEN "retl:fingerprint"::VARCHAR || '#' ||
+            row_number() OVER (PARTITION BY "retl:fingerprint" ORDER BY "retl:n") END AS "retl:key"
+    ) FROM mapped_rows
 """
 """Rows without a key are told apart by content and by their number among equals."""
+
+_COLUMNS = ("n", "key", "record_keys", "fingerprint", "error_field", "error", "unsendable")
+_NAMED = ", ".join(f'"retl:{name}" AS {name}' for name in _COLUMNS)
+_STAGED = f"CREATE VIEW staged AS SELECT {_NAMED} FROM mapped_rows"
 
 
 def _at_least_one(extract: Extract) -> Iterator[pa.RecordBatch]:

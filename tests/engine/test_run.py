@@ -11,7 +11,7 @@ import pytest
 from worlds import World, world
 
 from dagster_retl.errors import ConfigurationError, DestinationError, GuardTrippedError, RetlError, StateMissingError
-from dagster_retl.model.runs import AccountChange, Guard, RunStatus
+from dagster_retl.model.runs import AccountChange, Guard, RunOptions, RunStatus
 from dagster_retl.testing.fake_http import Rules
 from dagster_retl.testing.server import Trouble
 
@@ -416,3 +416,24 @@ def test_a_query_that_fails_writes_nothing(upsert: World) -> None:
 def test_an_unsupported_mode_is_refused(tmp_path: Path) -> None:
     with world(tmp_path, config={"delete": None}, sync_mode="mirror") as made, pytest.raises(ConfigurationError):
         made.run()
+
+
+@pytest.mark.parametrize("mode", ["upsert", "insert"])
+def test_fields_may_have_the_names_of_our_own_columns(tmp_path: Path, mode: str) -> None:
+    names = ["key", "n", "record_keys", "fingerprint", "error_field", "error", "unsendable", "document", "content"]
+    mappings: list[dict[str, Any]] = [{"source": "id", "destination": "id", "key": mode == "upsert"}]
+    mappings += [{"source": f"name || '-{name}'", "destination": name} for name in names]
+    with world(tmp_path, field_mappings=mappings, sync_mode=mode) as made:
+        made.put((1, "a", 1), (2, "b", 2))
+        assert made.run().run.counters.written == 2
+        assert made.records["2"] == {"id": 2} | {name: f"b-{name}" for name in names}
+        sample = made.service.plan("things", RunOptions(full_refresh=True)).samples[0]
+        assert sample.values == {"id": 1} | {name: f"a-{name}" for name in names}
+
+
+def test_a_full_refresh_of_keyless_inserts_sends_all_again(tmp_path: Path) -> None:
+    mappings = [{"source": "id", "destination": "id"}]
+    with world(tmp_path, sync_mode="insert", field_mappings=mappings) as made:
+        made.put((1, "a", 1))
+        made.run()
+        assert made.run(full_refresh=True).run.counters.written == 1
