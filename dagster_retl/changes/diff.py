@@ -7,7 +7,8 @@ It works on tables of one DuckDB connection:
     suspects   key, record_keys, fingerprint: what the destination may hold besides
     letters    key, fingerprint, rejections, held: the open dead letters
     silenced   key, fingerprint: versions that somebody decided to skip
-    asked      key: the only keys to send (for a partial run by key)
+    asked      key: the only keys to send (for a partial run by key; then `staged` holds their rows, and
+               those whose key could not be computed, which are nobody's here)
 
 and leaves two more: `classified`, one row for each staged row with its `fate`, and `sends`, what is to
 be written, in order of `pos`. A fate is `send`, `unchanged`, `skipped:<reason>`, or the error code of a
@@ -140,6 +141,7 @@ def _classified(rules: DiffRules) -> str:
         LEFT JOIN silenced q ON q.key = s.key
         LEFT JOIN (SELECT key, min(fingerprint) AS lowest, max(fingerprint) AS highest FROM suspects GROUP BY key) x
             ON x.key = s.key
+        WHERE {"s.key IS NOT NULL" if rules.by_key else "TRUE"}
     """
 
 
@@ -147,12 +149,14 @@ def _removals_held(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> s
     """Why this run may not remove anything, if so."""
     if rules.mode is not SyncMode.MIRROR:
         return None
-    unknown = connection.execute(
-        f"SELECT count(*) FROM classified WHERE key IS NULL AND fate = '{ErrorCode.MAPPING_ERROR}'"
-    ).fetchone()
+    unknown = connection.execute(f"SELECT count(*) FROM ({_UNIDENTIFIED})").fetchone()
     if unknown and unknown[0]:
         return f"the key of {unknown[0]} rows could not be computed, so nobody knows which records are gone"
     return None
+
+
+_UNIDENTIFIED = "SELECT 1 FROM staged WHERE key IS NULL AND error IS NOT NULL"
+"""Rows whose key could not be computed: while there are any, no key is known to have left the query."""
 
 
 def _removals(rules: DiffRules, *, possible: bool) -> str:
@@ -247,7 +251,7 @@ def settled_letters(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> 
         connection,
         """
         SELECT q.key, 'row_changed' FROM silenced q JOIN classified c ON c.key = q.key
-        WHERE c.fate = 'send' AND c.content <> q.fingerprint
+        WHERE c.content <> q.fingerprint AND (c.fate IN ('send', 'unchanged') OR starts_with(c.fate, 'skipped:'))
         """,
     )
     if rules.complete or rules.by_key:
@@ -258,7 +262,7 @@ def settled_letters(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> 
             SELECT l.key, 'source_row_missing' FROM letters l
             WHERE NOT l.held AND NOT starts_with(l.key, 'code:') {among}
                 AND NOT EXISTS (SELECT 1 FROM staged s WHERE s.key = l.key)
-                AND NOT EXISTS (SELECT 1 FROM removals r WHERE r.key = l.key)
+                AND NOT EXISTS (SELECT 1 FROM removals r WHERE r.key = l.key) AND NOT EXISTS ({_UNIDENTIFIED})
             """,
         )
 
@@ -269,6 +273,7 @@ def forgotten_query(rules: DiffRules) -> str:
     return f"""
         SELECT p.key, p.record_keys, p.fingerprint, p.record_id FROM snapshot p
         WHERE {str(due).upper()} AND NOT EXISTS (SELECT 1 FROM staged s WHERE s.key = p.key)
+            AND NOT EXISTS ({_UNIDENTIFIED})
     """
 
 

@@ -173,8 +173,9 @@ class Closer:
 
     def commit(self, conn: Connection, run_id: str, folded: Folded, ending: Ending) -> None:
         """Everything that ends a run, in the caller's fenced transaction. Frees no lease."""
-        pointer = replace(folded.pointer, source_rows=ending.source_rows or folded.pointer.source_rows)
-        self.save(conn, run_id, replace(folded, pointer=pointer))
+        if ending.source_rows is not None:
+            folded = replace(folded, pointer=replace(folded.pointer, source_rows=ending.source_rows))
+        self.save(conn, run_id, folded)
         self.close(conn, run_id, ending, folded.counters)
 
     def save(self, conn: Connection, run_id: str, folded: Folded) -> None:

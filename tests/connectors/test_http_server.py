@@ -110,7 +110,7 @@ class TestServer:
                 time.sleep(0.01)
             started = time.monotonic()
             server.close()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20
 
     def test_errors_of_a_handler_reach_the_test(self, client: httpx.Client) -> None:
         def broken(request: Received) -> Reply:

@@ -49,7 +49,7 @@ def test_a_pause_holds_everybody_and_a_stop_ends_it() -> None:
     threading.Timer(0.05, stop.set).start()
     started = time.monotonic()
     pacer.wait(stop)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_secrets_are_found_at_any_depth_and_masked() -> None:

@@ -161,7 +161,9 @@ def test_constants(constant: Any, kind: Any, value: Any) -> None:
     assert table.column("x").to_pylist() == [value, value]
 
 
-@pytest.mark.parametrize("constant", [float("nan"), [float("inf")], {1, 2}, pytest.param(object(), id="object"), 10**39], ids=repr)
+@pytest.mark.parametrize(
+    "constant", [float("nan"), [float("inf")], {1, 2}, pytest.param(object(), id="object"), 10**39], ids=repr
+)
 def test_a_constant_that_cannot_be_sent(constant: Any) -> None:
     with pytest.raises(ConfigurationError, match="field 'x': its constant cannot be sent"):
         mapped({"c": pa.array([1])}, FieldMapping(destination="x", value=constant))

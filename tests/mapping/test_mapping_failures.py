@@ -151,7 +151,7 @@ def test_half_a_block_of_failures_is_fast() -> None:
     with compile_mapping([field("n", "s::INT")], block.schema) as mapping:
         start = time.process_time()
         table = mapping.apply(block)
-        assert time.process_time() - start < 2  # 0.3 s where nothing else runs
+        assert time.process_time() - start < 15  # 0.3 s where nothing else runs; row by row it would take minutes
     assert table.column("n").null_count == 25_000
     assert table.column("_error").null_count == 25_000
     assert set(table.column("_error").to_pylist()) == {None, NOT_A_NUMBER}

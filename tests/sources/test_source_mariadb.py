@@ -78,7 +78,7 @@ def test_blocks_are_small_and_leaving_early_does_not_read_the_rest(mariadb_url: 
     with opened(mariadb_url).read("SELECT seq FROM seq_1_to_20000000", block_rows=1000) as extract:
         assert [next(extract.blocks).num_rows for _ in range(3)] == [1000, 1000, 1000]
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_a_value_that_does_not_fit_fails_and_names_the_column(mariadb_url: str) -> None:
