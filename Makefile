@@ -22,6 +22,9 @@ test: $(STAMP) ## run the tests that end in a few minutes
 test-all: $(STAMP) ## run all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadscope
 
+bench: $(STAMP) ## measure speed and memory beside other tools (about three minutes)
+	@$(BIN)/python benchmarks/bench.py
+
 check: $(STAMP) ## lint, types, layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .

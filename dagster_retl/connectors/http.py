@@ -76,7 +76,9 @@ class HttpConnector(Connector):
         return self.config.template.origin.netloc.decode()
 
     def idempotent(self, operation: Operation) -> bool:
-        return operation is not Operation.INSERT or self.config.idempotency_header is not None
+        """An idempotency key of many rows says nothing of them once they are cut into other requests."""
+        keyed = self.config.idempotency_header is not None and self._requests.one_by_one(operation)
+        return operation is not Operation.INSERT or keyed
 
     def auth(self) -> httpx.Auth | None:
         return self._auth

@@ -24,12 +24,12 @@ JOIN_SECONDS = 45.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where batches go, and under which terms."""
+    """Where the batches of a manifest go, and under which terms."""
 
     connector: AnyConnector
     object_name: str
     key_fields: tuple[str, ...]
-    run_id: str
+    manifest: str
     gone_is_failure: bool = False
     watch_refusals: bool = True
 
@@ -188,7 +188,7 @@ class Delivery:
     def _send(self, batch: NumberedBatch, writer: Writer, breaker: Breaker, watch: RefusalWatch) -> Answered:
         target = self.target
         dispatch = Dispatch(
-            batch.to_send(target.object_name, target.key_fields, target.run_id),
+            batch.to_send(target.object_name, target.key_fields, target.manifest),
             writer,
             target.connector,
             breaker,

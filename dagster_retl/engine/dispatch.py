@@ -22,10 +22,14 @@ ROW_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back for (a part of) a batch: results, or the fault of the whole."""
+    """What came back for (a part of) a batch: results, or the fault of the whole.
+
+    An error that is none of the destination's (a lost lease) ends the run. ambiguous: some attempt may
+    have been applied, whatever came of the last one.
+    """
 
     results: Sequence[RowResult] = ()
-    error: DestinationError | None = None
+    error: RetlError | None = None
     ambiguous: bool = False
 
 
@@ -49,7 +53,7 @@ class HttpWriter:
     def write(self, batch: Batch) -> Reply:
         try:
             results = self._transport.run(self._connector.write(batch))
-        except DestinationError as error:
+        except RetlError as error:
             return Reply(error=error, ambiguous=self._transport.ambiguous)
         return Reply(results, ambiguous=self._transport.ambiguous)
 
@@ -73,28 +77,22 @@ class DirectWriter:
         ambiguous = False
         for attempt in range(1, ATTEMPTS + 1):
             self._pacer.wait(self._stop)
-            self._before_send()
-            self.traffic.requests += 1
             try:
+                self._before_send()
+                self.traffic.requests += 1
                 return Reply(self._connector.write(batch), ambiguous=ambiguous)
             except DestinationError as error:
                 ambiguous = ambiguous or error.ambiguous
-                if attempt == ATTEMPTS or self._stop.is_set() or not self._may_resend(batch, error):
-                    return Reply(error=self._named(batch, error), ambiguous=ambiguous)
+                if attempt == ATTEMPTS or not self._may_resend(batch, error) or self._stop.wait(backoff(attempt)):
+                    return Reply(error=error, ambiguous=ambiguous)
+            except RetlError as error:
+                return Reply(error=error, ambiguous=ambiguous)
             self.traffic.retries += 1
-            self._stop.wait(backoff(attempt))
         raise AssertionError("the last attempt returns")
 
     def _may_resend(self, batch: Batch, error: DestinationError) -> bool:
         safe = self._connector.idempotent(batch.operation) or not error.ambiguous
         return ACTIONS[error.code] is Action.RETRY and safe
-
-    def _named(self, batch: Batch, error: DestinationError) -> DestinationError:
-        if error.ambiguous and not self._connector.idempotent(batch.operation):
-            return DestinationError(
-                error.message, code=ErrorCode.UNKNOWN_OUTCOME, vendor_code=error.vendor_code, ambiguous=True
-            )
-        return error
 
     def close(self) -> None:
         """The connector is shared; whoever made it closes it."""
@@ -138,12 +136,7 @@ class Dispatch:
         parts = [_Part(tuple(range(len(self._batch.rows))))]
         while parts and self.abort is None and not self._stop.is_set():
             part = parts.pop()
-            try:
-                reply = self._writer.write(self._rows_of(part))
-            except RetlError as error:
-                self.abort = error
-                self._answer_unsent(part)
-                break
+            reply = self._writer.write(self._rows_of(part))
             part = replace(part, ambiguous=part.ambiguous | (set(part.positions) if reply.ambiguous else set()))
             parts.extend(reversed(self._settle(part, reply)))
         for part in parts:
@@ -159,21 +152,22 @@ class Dispatch:
 
     def _settle(self, part: _Part, reply: Reply) -> list[_Part]:
         """Answer what can be answered; return what has to be sent again."""
-        if reply.error is None:
+        error = reply.error
+        if error is None:
             self._breaker.answered()
             return self._settle_rows(part, reply.results)
-        action = ACTIONS[reply.error.code]
-        if action is Action.ABORT:
-            self.abort = reply.error
+        action = ACTIONS[error.code]
+        if action is Action.ABORT or not isinstance(error, DestinationError):
+            self.abort = error
             self._answer_unsent(part)
             return []
-        if action is Action.SUSPECT:
-            self._answer_unknown(part, reply.error.message)
+        if action is Action.SUSPECT or (error.ambiguous and not self._idempotent):
+            self._answer_unknown(part, error.message)
             return []
         if action is Action.RETRY:
-            return self._settle_outage(part, reply.error)
+            return self._settle_outage(part, error)
         self._breaker.answered()
-        return self._settle_refusal(part, reply.error)
+        return self._settle_refusal(part, error)
 
     def _settle_refusal(self, part: _Part, error: DestinationError) -> list[_Part]:
         fault = Fault(error.code, error.message, error.vendor_code)
@@ -186,6 +180,9 @@ class Dispatch:
         return []
 
     def _settle_outage(self, part: _Part, error: DestinationError) -> list[_Part]:
+        if self._stop.is_set():  # it may be over in a moment, but this run does not wait for that any more
+            self._answer_unsent(part)
+            return []
         if error.code is ErrorCode.DESTINATION_LOCKED and part.tries + 1 < ROW_ATTEMPTS:
             return [self._later(part)]
         answered = error.code is ErrorCode.DESTINATION_UNAVAILABLE and error.ambiguous
@@ -203,10 +200,12 @@ class Dispatch:
 
     def _settle_rows(self, part: _Part, results: Sequence[RowResult]) -> list[_Part]:
         by_key = {result.key: result for result in results}
+        found = {position: by_key.get(self._row(position).key) for position in part.positions}
+        timed_out = {position for position, result in found.items() if _code(result) is ErrorCode.TIMEOUT}
+        part = replace(part, ambiguous=part.ambiguous | timed_out)
         again = []
-        for position in part.positions:
-            result = by_key.get(self._row(position).key)
-            if result is None:
+        for position, result in found.items():
+            if result is None or (position in timed_out and not self._idempotent):
                 self._answer_unknown(
                     replace(part, positions=(position,)), "the destination did not answer for this row"
                 )
@@ -265,6 +264,10 @@ class Dispatch:
 
     def _row(self, position: int) -> Row:
         return self._batch.rows[position]
+
+
+def _code(result: RowResult | None) -> ErrorCode | None:
+    return result.fault.code if result is not None and result.fault is not None else None
 
 
 def _does(result: RowResult, action: Action) -> bool:

@@ -60,7 +60,7 @@ class MappedRow:
 
     @property
     def idempotency_key(self) -> str:
-        return hashlib.blake2b(self._intent.encode(), digest_size=16).hexdigest()
+        return _digest(self._intent)
 
     @property
     def json(self) -> orjson.Fragment:
@@ -94,8 +94,10 @@ class NumberedBatch:
     removal: bool
     rows: Sequence[MappedRow]
 
-    def to_send(self, object_name: str, key_fields: tuple[str, ...], run_id: str) -> Batch:
-        return Batch(object_name, self.operation, self.rows, key_fields, idempotency_key=f"{run_id}-{self.number}")
+    def to_send(self, object_name: str, key_fields: tuple[str, ...], manifest: str) -> Batch:
+        """The batch as connectors take it; `manifest`: the name of what it is a part of (PROTOCOL 18)."""
+        key = _digest(f"{manifest}-{self.number}")
+        return Batch(object_name, self.operation, self.rows, key_fields, idempotency_key=key)
 
 
 class Feed:
@@ -161,6 +163,10 @@ class Feed:
 _COLUMNS = (
     "batch", "position", "operation", "removal", "key", "record_keys", "content", "record_id", "has_letter", "document",
 )  # fmt: skip
+
+
+def _digest(intent: str) -> str:
+    return hashlib.blake2b(intent.encode(), digest_size=16).hexdigest()
 
 
 def _numbered(heading: tuple[int, str, bool], rows: list[MappedRow]) -> NumberedBatch:

@@ -89,31 +89,48 @@ def preview(run: SyncRun) -> Plan:
     store, sync = run.store, run.sync
     with workspace(run.settings) as space, Discovery(run.connector, run.stop) as discovery:
         account = discovery.account()
-        pointer, reason = choose_pointer(sync, run.connector, account, store.snapshots.pointer(sync.id), run.options)
+        chosen = choose_pointer(sync, run.connector, account, store.snapshots.pointer(sync.id), run.options)
         planner = Planner(sync, run.connector, run.source, run.sql, run.options, space)
-        plan = planner.plan(recall(store, run.state, pointer), discovery, reason=reason)
+        memory = recall(store, run.state, chosen.pointer, epoch=chosen.moved_from)
+        plan = planner.plan(memory, discovery, reason=chosen.reason)
     if not store.ledger.unfolded(sync.id):
         return plan
     note = "a run was interrupted or is under way: rows that it delivered may be named here once more"
     return replace(plan, warnings=[*plan.warnings, note])
 
 
-def recall(store: Store, state: State, pointer: Pointer) -> Memory:
-    """What the store knows of a sync. Raises `StateMissingError` when its generation cannot be read."""
+def recall(store: Store, state: State, pointer: Pointer, *, epoch: str | None = None) -> Memory:
+    """What the store knows of a sync; `epoch`: under another one than the pointer's.
+
+    Raises `StateMissingError` when its generation cannot be read.
+    """
     generation = state.local_path(pointer.generation, pointer.checksum or "") if pointer.generation else None
+    sync_id, epoch = pointer.sync_id, epoch or pointer.epoch
     return Memory(
         pointer=pointer,
         generation=generation,
-        suspects=store.suspects.table(pointer.sync_id, pointer.epoch),
-        letters=store.dead_letters.open_for_plan(pointer.sync_id, pointer.epoch),
-        silenced=store.dead_letters.silenced(pointer.sync_id, pointer.epoch),
+        suspects=store.suspects.table(sync_id, epoch),
+        letters=store.dead_letters.open_for_plan(sync_id, epoch),
+        silenced=store.dead_letters.silenced(sync_id, epoch),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The snapshot that a run works against, and why, in words.
+
+    moved_from: the epoch that it was of so far, where all that belongs to it comes along.
+    """
+
+    pointer: Pointer
+    reason: str
+    moved_from: str | None = None
 
 
 def choose_pointer(
     sync: Sync, connector: AnyConnector, account: Account, known: Pointer | None, options: RunOptions
-) -> tuple[Pointer, str]:
-    """The snapshot this run works against, and why, in words.
+) -> Chosen:
+    """The snapshot this run works against.
 
     Raises `GuardTrippedError` when the destination reaches another account, and
     `ConfigurationError` where an `insert` sync would insert everything again.
@@ -121,32 +138,40 @@ def choose_pointer(
     epoch = epoch_of(sync, connector, account)
     blank = Pointer(sync.id, epoch, account.id, account.name, connector.identity(), None, 0, None, FINGERPRINT_VERSION)
     if known is None:
-        return blank, "first run: the snapshot is empty"
+        return Chosen(blank, "first run: the snapshot is empty")
     if options.account_change is AccountChange.RESET:
-        return blank, "reset: the snapshot starts empty"
+        return Chosen(blank, "reset: the snapshot starts empty")
     if known.epoch == epoch:
         stale = options.full_refresh or known.stale
         reason = "full refresh: everything is sent" if stale else "changes since the last run"
-        return replace(known, stale=stale), reason
+        return Chosen(replace(known, stale=stale), reason)
     if known.account_id != account.id:
         return _other_account(sync, connector, account, known, blank, options)
     if sync.sync_mode is SyncMode.INSERT and known.generation and not options.full_refresh:
         raise ConfigurationError(
-            f"sync {sync.name!r} inserts, and its object or key changed: it would insert every row again",
+            f"sync {sync.name!r} inserts, and its object or what tells its rows apart (the key, or without one "
+            "the whole mapping) changed: it would insert every row again",
             hint="Run it once with `--full-refresh` if that is what you want.",
         )
-    return blank, "the object, the key or the kind of writing changed: the snapshot starts empty"
+    return Chosen(blank, "the object, the key or the kind of writing changed: the snapshot starts empty")
 
 
 def _other_account(
     sync: Sync, connector: AnyConnector, account: Account, known: Pointer, blank: Pointer, options: RunOptions
-) -> tuple[Pointer, str]:
+) -> Chosen:
     if Guard.ACCOUNT in options.overrides:
-        return blank, "another account: the snapshot starts empty"
+        return Chosen(blank, "another account: the snapshot starts empty")
     same_otherwise = epoch_of(sync, connector, Account(known.account_id, known.account_name)) == known.epoch
     if options.account_change is AccountChange.KEEP_SNAPSHOT and same_otherwise:
-        return replace(blank, generation=known.generation, rows=known.rows, checksum=known.checksum,
-                       source_rows=known.source_rows), "another account id, the same data"  # fmt: skip
+        moved = replace(
+            known,
+            epoch=blank.epoch,
+            account_id=account.id,
+            account_name=account.name,
+            identity=blank.identity,
+            stale=options.full_refresh or known.stale,
+        )
+        return Chosen(moved, "another account id, the same data", moved_from=known.epoch)
     raise account_guard(known.account_id, known.account_name, account)
 
 
@@ -167,9 +192,12 @@ class _Execution:
         with Discovery(self._run.connector, self._run.stop) as discovery:
             account = discovery.account()
             known = self._run.store.snapshots.pointer(self._run.sync.id)
-            pointer, reason = choose_pointer(self._run.sync, self._run.connector, account, known, self._run.options)
+            chosen = choose_pointer(self._run.sync, self._run.connector, account, known, self._run.options)
+            pointer = chosen.pointer
+            self._move(chosen)
             self._mark_stale(pointer, known)
-            plan = self._planner.plan(recall(self._run.store, self._run.state, pointer), discovery, reason=reason)
+            memory = recall(self._run.store, self._run.state, pointer)
+            plan = self._planner.plan(memory, discovery, reason=chosen.reason)
         if plan.guards:
             raise plan.guards[0]
         books, plan = self._make_durable(plan, pointer)
@@ -232,6 +260,13 @@ class _Execution:
         folded = self._closer.fold(self._run.run_id, books, pointer)
         with self._run.store.fenced(self._lease) as conn:
             self._closer.save(conn, self._run.run_id, folded)
+
+    def _move(self, chosen: Chosen) -> None:
+        """What a sync remembers goes along to another account id, suspects and held inserts too."""
+        if chosen.moved_from is not None:
+            with self._run.store.fenced(self._lease) as conn:
+                self._run.store.move_epoch(conn, self._run.sync.id, chosen.moved_from, chosen.pointer.epoch)
+                self._run.store.snapshots.save(conn, chosen.pointer)
 
     def _mark_stale(self, pointer: Pointer, known: Pointer | None) -> None:
         """A full refresh that is killed is finished by the next run (PROTOCOL 11)."""
@@ -317,7 +352,7 @@ class _Execution:
                 run.connector,
                 run.sync.object_name,
                 run.sync.key_fields,
-                run.run_id,
+                books.manifest or "",
                 gone_is_failure=run.sync.on_missing == "fail",
                 watch_refusals=Guard.FAILURES not in run.options.overrides and plan.batches > 1,
             ),
@@ -328,7 +363,7 @@ class _Execution:
         )
         try:
             if plan.batches:
-                delivery.run(self._feed(plan, pointer).batches(), min(run.connector.concurrency, plan.batches))
+                delivery.run(self._feed(plan, books).batches(), min(run.connector.concurrency, plan.batches))
             recorder.close()
         except LeaseLostError:
             self._suspect(delivery, pointer, books)
@@ -343,13 +378,14 @@ class _Execution:
         )
         return self._add_up(books, delivery, pointer), ending
 
-    def _feed(self, plan: Plan, pointer: Pointer) -> Feed:
+    def _feed(self, plan: Plan, books: Books) -> Feed:
+        """Intents name the manifest: a run that a retried step goes on with has another one."""
         run = self._run
         insert = run.sync.sync_mode is SyncMode.INSERT
         return Feed(
             self._space.connection,
             plan.fields if run.connector.reads_values else (),
-            intent=f"{run.sync.id}-{pointer.epoch}" if insert else f"{run.sync.id}-{pointer.epoch}-{run.run_id}",
+            intent=f"{run.sync.id}-{books.epoch}" if insert else f"{run.sync.id}-{books.epoch}-{books.manifest}",
             by_key=insert,
         )
 

@@ -63,7 +63,7 @@ class Stage:
 
     def _select(self, offset: int) -> str:
         names = ", ".join(f"m.{_quoted(field.name)}" for field in self.fields)
-        among = 'WHERE "retl:key" IN (SELECT key FROM asked)' if self.asked else ""
+        among = f"WHERE {_ASKED}" if self.asked else ""
         key = key_sql(self.fields, self.key_form) if self._keyed else "NULL::VARCHAR"
         record_keys = record_keys_sql(self.fields) if self._keyed else "'{}'"
         unsendable = unsendable_sql(self.fields, self.wire_form) or "NULL"
@@ -78,6 +78,9 @@ class Stage:
             ) {among}
         """
 
+
+_ASKED = '"retl:key" IN (SELECT key FROM asked) OR ("retl:key" IS NULL AND "retl:error" IS NOT NULL)'
+"""A row whose key cannot be computed may be one of those that are asked for."""
 
 _NUMBER_EQUALS = """
     CREATE OR REPLACE TABLE mapped_rows AS

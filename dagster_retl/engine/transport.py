@@ -101,17 +101,18 @@ class Transport:
         attempt = 0
         while True:
             response, failure = self._attempt(request)
-            if response is not None and response.status_code == 429 and waited < PATIENCE:
+            if response is not None and response.status_code == 429 and waited < PATIENCE and not self._stop.is_set():
                 waited += self._wait_for_limit(response, attempt)
                 continue
             if failure is None and response is not None:
                 return response
             assert failure is not None  # noqa: S101 - _attempt returns one or the other
             attempt += 1
-            if attempt >= ATTEMPTS or self._stop.is_set() or not self._may_resend(request, failure):
+            if attempt >= ATTEMPTS or not self._may_resend(request, failure):
+                raise failure
+            if self._stop.wait(self._pause(response, attempt)):
                 raise failure
             self.traffic.retries += 1
-            self._stop.wait(self._pause(response, attempt))
 
     def _attempt(self, request: Request) -> tuple[httpx.Response | None, DestinationError | None]:
         """Send once: a response to hand on, or the failure that it is (with its response, if any)."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, update
 
 from dagster_retl.store.acceptances import Acceptances
 from dagster_retl.store.audit import Audit
@@ -20,6 +20,7 @@ from dagster_retl.store.ledger import Ledger
 from dagster_retl.store.migrate import ensure_schema, revision, store_uuid
 from dagster_retl.store.notices import Notices
 from dagster_retl.store.runs import Runs
+from dagster_retl.store.schema import acceptances, dead_letters, suspects
 from dagster_retl.store.snapshots import Snapshots
 from dagster_retl.store.states import SyncStates
 from dagster_retl.store.suspects import Suspects
@@ -97,6 +98,12 @@ class Store:
         with self._db.begin() as conn:
             self.leases.fence(conn, lease)
             yield conn
+
+    def move_epoch(self, conn: Connection, sync_id: str, old: str, new: str) -> None:
+        """Give suspects, acceptances and dead letters of a sync to another epoch: it is the same data."""
+        for table in (suspects, acceptances, dead_letters):
+            mine = (table.c.sync_id == sync_id) & (table.c.epoch == old)
+            conn.execute(update(table).where(mine).values(epoch=new))
 
     def close(self) -> None:
         """Close the connections."""

@@ -104,7 +104,9 @@ def test_only_an_insert_without_a_key_may_not_be_repeated(operation: str, header
     (request,) = sent(operation, idempotency_header=header)
     expected = operation != "insert" or header is not None
     assert request.idempotent is expected
-    assert connector(idempotency_header=header).idempotent(Operation(operation)) is expected
+    single = connector(idempotency_header=header, body="object")
+    assert single.idempotent(Operation(operation)) is expected
+    assert connector(idempotency_header=header).idempotent(Operation(operation)) is (operation != "insert")
 
 
 class TestDeletes:

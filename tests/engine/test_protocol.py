@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,26 @@ import pytest
 from capricious import Capricious, Fate
 from worlds import World, project_of, world
 
-from dagster_retl.errors import ConfigurationError, DestinationError, ErrorCode, GuardTrippedError, RetlError
-from dagster_retl.model.rows import Counters
+from dagster_retl.connectors.base import Connector
+from dagster_retl.engine.answers import Answer
+from dagster_retl.engine.breaker import Breaker
+from dagster_retl.engine.dispatch import Dispatch, HttpWriter
+from dagster_retl.engine.pacing import Pacer
+from dagster_retl.engine.transport import Transport
+from dagster_retl.errors import (
+    CancelledError,
+    ConfigurationError,
+    DestinationError,
+    ErrorCode,
+    GuardTrippedError,
+    LeaseLostError,
+    RetlError,
+)
+from dagster_retl.model.rows import Batch, Counters, Operation
 from dagster_retl.model.runs import AccountChange, DeadLetter, Guard, RunOptions, RunStatus
 from dagster_retl.service import Service
 from dagster_retl.testing.fake_http import Rules
+from dagster_retl.testing.rows import make_row
 from dagster_retl.testing.server import Trouble
 
 ALL_GUARDS = frozenset(Guard)
@@ -321,6 +337,62 @@ class TestRule8InsertsWithoutIdempotency:
             made.run()
             assert set(made.http.applications().values()) == {1}
             assert len(letters(made)) == 2
+
+    def test_a_row_that_timed_out_at_the_vendor_is_held_too(self, tmp_path: Path) -> None:
+        """PROTOCOL 19: the vendor says of one row that it knows no more than we do."""
+        results = {"errors_path": "errors", "codes": {"SLOW": "TIMEOUT"}}
+        with world(tmp_path, INSERTS, sync_mode="insert", config={"results": results}) as made:
+            made.put((1, "a", 1), (2, "b", 1))
+            made.http.disturb(Trouble(body=json.dumps({"errors": [{"index": 0, "code": "SLOW"}]}).encode()))
+            assert (made.run().run.counters.written, made.run().run.counters.skipped) == (1, 1)
+            assert {key: letter.held for key, letter in letters(made).items()} == {1: True}
+            assert set(made.http.applications().values()) == {1}
+
+
+class TestRule1Lease:
+    @pytest.mark.parametrize(("mode", "held"), [("upsert", False), ("insert", True)])
+    def test_a_lease_that_ends_between_attempts_leaves_no_row_unsaid(
+        self, tmp_path: Path, mode: str, held: bool
+    ) -> None:
+        """The first attempt may have been applied: `not sent` would be a lie that nothing corrects."""
+        with world(tmp_path, sync_mode=mode, config={**WITH_HEADER} if held else {}) as made:
+            answers = send_and_lose_the_lease(made, Operation(mode))
+            assert [(answer.ambiguous, answer.held) for answer in answers] == [(True, held)]
+            assert sent(made) == 1
+
+
+def send_and_lose_the_lease(made: World, operation: Operation) -> list[Answer]:
+    """One batch of one row: an attempt without a clear answer, and no leave for another."""
+    leave = iter([None])
+
+    def before_send() -> None:
+        if next(leave, "no") == "no":
+            raise LeaseLostError("it is somebody else's")
+
+    made.http.disturb(APPLIED)
+    connector = made.service.connector(made.project.destinations["http_service"])
+    assert isinstance(connector, Connector)
+    stop = threading.Event()
+    transport = Transport(connector, auth=None, pacer=Pacer(None), stop=stop, before_send=before_send)
+    batch = Batch("things", operation, [make_row({"id": 1, "name": "a"})], ("id",), "intent")
+    dispatch = Dispatch(batch, HttpWriter(connector, transport), connector, Breaker(10), stop)
+    answers = dispatch.send()
+    assert isinstance(dispatch.abort, LeaseLostError)
+    transport.close()
+    return answers
+
+
+def test_a_run_that_was_told_to_stop_waits_for_no_rate_limit(tmp_path: Path) -> None:
+    with world(tmp_path) as made:
+        made.put((1, "a", 1))
+        made.http.disturb(Trouble(status=429, headers={"Retry-After": "0.05"}), times=500)
+        stop = threading.Event()
+        threading.Timer(0.5, stop.set).start()
+        with pytest.raises(CancelledError):
+            made.service.run("things", stop=stop)
+        assert sent(made) < 50
+        counters = made.service.runs()[0].counters
+        assert (counters.skipped, counters.failed, letters(made)) == (1, 0, {})
 
 
 class TestRule9Commit:
