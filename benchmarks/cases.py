@@ -53,7 +53,7 @@ class Size:
     peer_times: int
 
 
-SMALL = Size(100_000, 200_000, (100_000, 400_000), single=4.0, times=3, peer_rows=20_000, peer_times=1)
+SMALL = Size(100_000, 200_000, (100_000, 400_000), single=3.0, times=3, peer_rows=20_000, peer_times=1)
 FULL = Size(1_000_000, 10_000_000, (1_000_000, 10_000_000), single=15.0, times=3, peer_rows=100_000, peer_times=3)
 
 Case = Callable[[Postgres, Size], Outcome]
@@ -171,7 +171,7 @@ def rate_limits(warehouse: Postgres, size: Size) -> Outcome:
 def _limited(warehouse: Postgres, rate: float, burst: int, rows: int) -> tuple[Result, float, int]:
     result = Result(f"{OURS.name}, {rate:g}/s, burst {burst}", rows)
     with tempfile.TemporaryDirectory(prefix="retl-bench-") as folder, Server(rate=rate, burst=burst) as server:
-        settings = {"folder": folder, "warehouse": warehouse.table(rows), "destination": server.url}
+        settings: dict[str, Any] = {"folder": folder, "warehouse": warehouse.table(rows), "destination": server.url}
         settings |= {"concurrency": 8, "one_by_one": True, "rate_limit": rate, "batch_rows": 1}
         told = drive(OURS.driver, settings)
         stats = server.stats()

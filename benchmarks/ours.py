@@ -6,7 +6,9 @@ With `extract_only` the query is read through the same source, and nothing else 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +34,32 @@ def project(settings: Mapping[str, Any]) -> Project:
         config |= {"batch_rows": settings["batch_rows"], "batch_bytes": 10_000_000}
     if settings.get("rate_limit"):
         config["rate_limit"] = settings["rate_limit"]
-    sync = Sync(
-        name="people",
-        source_query=QUERY,
-        destination_id="service",
-        object_name="people",
-        key="id",
-        field_mappings={name: name for name in COLUMNS},
-    )
+    definition = {
+        "name": "people",
+        "source_query": QUERY,
+        "destination_id": "service",
+        "object_name": "people",
+        "key": "id",
+        "field_mappings": {name: name for name in COLUMNS},
+    }
     folder = Path(settings["folder"])
     return Project(
         store=f"sqlite:///{folder / 'retl.db'}",
         state=str(folder / "state"),
         warehouses={"default": {"url": settings["warehouse"]}},
         destinations={"service": {"connector": "http", "config": config}},
-        syncs=[sync],
+        syncs=[Sync.model_validate(definition)],
         base=folder,
     )
+
+
+def prepare(settings: Mapping[str, Any]) -> None:
+    """What a process does once: import drivers, create the store."""
+    if settings["warehouse"].startswith("postgresql") and find_spec("adbc_driver_postgresql"):
+        importlib.import_module("adbc_driver_postgresql.dbapi")
+    made = project(settings)
+    with Service.open(made) as service:
+        service.connector(made.destination("service")).close()
 
 
 def run(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,4 +79,4 @@ def extract(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    drive(lambda settings: extract(settings) if settings.get("extract_only") else run(settings))
+    drive(lambda settings: extract(settings) if settings.get("extract_only") else run(settings), prepare)

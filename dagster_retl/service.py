@@ -19,11 +19,12 @@ from pydantic import ValidationError
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.connectors.registry import connector_class
 from dagster_retl.engine.destination import Discovery
+from dagster_retl.engine.known_secrets import secrets_in
 from dagster_retl.engine.plan import Plan
-from dagster_retl.engine.redaction import Redactor, secrets_in
 from dagster_retl.engine.run import Report, SyncRun, ending_of, planned_counters, preview
 from dagster_retl.errors import ConfigurationError, RetlError
 from dagster_retl.model.project import Destination, Project, Warehouse
+from dagster_retl.model.redactor import Redactor
 from dagster_retl.model.rows import Account, Counters, FieldInfo, ObjectInfo
 from dagster_retl.model.runs import DeadLetter, DeadLetterStats, Run, RunOptions, RunStatus
 from dagster_retl.model.sync import Sync

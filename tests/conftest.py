@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import importlib
+import os
 import secrets
 import shutil
 import socket
@@ -80,18 +81,21 @@ def _mariadb_port(_server_folder: Path) -> Iterator[int]:
         pytest.skip("mariadbd is not installed (Debian: mariadb-server)")
     folder = _server_folder / "mariadb"
     folder.mkdir()
+    # A server that starts removes the temporary tables of others that share its folder for them.
+    environment = {**os.environ, "TMPDIR": str(folder)}
     common = ["--no-defaults", f"--datadir={folder / 'data'}", f"--user={getpass.getuser()}"]
     small = ["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=0"]
     subprocess.run(
         [installer, *common, *small, "--auth-root-authentication-method=normal", "--skip-test-db"],
         check=True,
         capture_output=True,
+        env=environment,
     )
     port = _free_port()
     place = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]
     log = folder / "log"
     with log.open("wb") as output:
-        process = subprocess.Popen([server, *common, *small, *place], stdout=output, stderr=output)
+        process = subprocess.Popen([server, *common, *small, *place], stdout=output, stderr=output, env=environment)
     _await_mariadb(port, process, log)
     yield port
     process.terminate()

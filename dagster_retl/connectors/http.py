@@ -22,7 +22,7 @@ from dagster_retl.connectors.http_body import encode
 from dagster_retl.connectors.http_config import HttpConfig
 from dagster_retl.connectors.http_requests import RequestBuilder
 from dagster_retl.connectors.http_results import read_results
-from dagster_retl.connectors.http_words import Redactor, vendor_words
+from dagster_retl.connectors.http_words import Wording, vendor_words
 from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode
 from dagster_retl.model.rows import Account, Batch, Fault, FieldInfo, ObjectInfo, Operation, RowResult
 
@@ -49,7 +49,7 @@ class HttpConnector(Connector):
         self._guard = AddressGuard()
         self._auth = build_auth(config.auth, self.allow)
         self._requests = RequestBuilder(config, self.spec)
-        self._redactor = Redactor(self._secrets)
+        self._wording = Wording(self._secrets)
 
     @property
     def batch_rows(self) -> int:
@@ -104,7 +104,7 @@ class HttpConnector(Connector):
         return [field.info() for field in self.config.fields]
 
     def explain(self, response: httpx.Response) -> tuple[str | None, str]:
-        return vendor_words(response, self._redactor)
+        return vendor_words(response, self._wording)
 
     def write(self, batch: Batch) -> Exchange[list[RowResult]]:
         results: list[RowResult] = []
@@ -123,7 +123,7 @@ class HttpConnector(Connector):
         try:
             response = yield self._requests.build(batch)
             results = self.config.results if self._requests.has_body(batch.operation) else None
-            return read_results(batch, self.require_success(response), results, self._redactor)
+            return read_results(batch, self.require_success(response), results, self._wording)
         except DestinationError as error:
             return [_result_of_only_row(batch, error)]
 

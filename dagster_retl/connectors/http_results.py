@@ -12,16 +12,14 @@ import orjson
 
 from dagster_retl.connectors.http_config import Results
 from dagster_retl.connectors.http_url import text_of
-from dagster_retl.connectors.http_words import Redactor, dig, find_words
+from dagster_retl.connectors.http_words import Wording, dig, find_words
 from dagster_retl.errors import DestinationError, ErrorCode
 from dagster_retl.model.rows import Batch, Fault, Operation, RowResult
 
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_results(
-    batch: Batch, response: httpx.Response, results: Results | None, redactor: Redactor
-) -> list[RowResult]:
+def read_results(batch: Batch, response: httpx.Response, results: Results | None, wording: Wording) -> list[RowResult]:
     """One result for each row of an answer of 2xx, in the batch's order.
 
     Without `results` a single row is confirmed by the status; many rows, and statuses that stand
@@ -37,7 +35,7 @@ def read_results(
         return [RowResult(row.key, unconfirmed=not confirmed) for row in batch.rows]
     if response.status_code == 204:
         return [RowResult(row.key) for row in batch.rows]
-    return _AnswerReader(batch, results, redactor).read(_json_of(response), response.status_code)
+    return _AnswerReader(batch, results, wording).read(_json_of(response), response.status_code)
 
 
 def _unreadable(status: int, what: str) -> DestinationError:
@@ -64,7 +62,7 @@ def _json_of(response: httpx.Response) -> Any:
 class _AnswerReader:
     batch: Batch
     results: Results
-    redactor: Redactor
+    wording: Wording
 
     def read(self, body: Any, status: int) -> list[RowResult]:
         if self.results.errors_path and not isinstance(body, Mapping):
@@ -126,8 +124,8 @@ class _AnswerReader:
         if isinstance(own := dig(error, self.results.message_field), str):
             message = own
         kind = self.results.codes.get(code or "", ErrorCode.DESTINATION_VALIDATION)
-        words = self.redactor.clean(message or code or "refused without a reason")
-        return Fault(kind, words, self.redactor.clean(code, 80) if code else None)
+        words = self.wording.clean(message or code or "refused without a reason")
+        return Fault(kind, words, self.wording.clean(code, 80) if code else None)
 
     def _record_ids(self, body: Any) -> Iterator[tuple[int, str]]:
         if self.results.id_field is None:

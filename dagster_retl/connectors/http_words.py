@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import orjson
+
+from dagster_retl.model.redactor import Redactor
 
 MESSAGE_LENGTH = 300
 _MESSAGES = ("message", "error_description", "detail", "description", "title", "msg", "reason")
@@ -24,17 +25,15 @@ def dig(value: Any, path: str) -> Any:
     return value
 
 
-class Redactor:
-    """Takes secrets out of text, and makes it fit for a message: one line, `MESSAGE_LENGTH` characters."""
+class Wording:
+    """Makes a vendor's text fit for a message: without secrets, one line, `MESSAGE_LENGTH` characters."""
 
     def __init__(self, secrets: Callable[[], Iterable[str]]) -> None:
         self._secrets = secrets
 
     def clean(self, text: str, length: int = MESSAGE_LENGTH) -> str:
         """The text without secrets; cut only afterwards, so that no half of one is left at the end."""
-        forms = {form for secret in self._secrets() if secret for form in (secret, quote(secret, safe=""))}
-        for form in sorted(forms, key=len, reverse=True):
-            text = text.replace(form, "***")
+        text = Redactor(self._secrets())(text)
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= length else line[: length - 1] + "…"
 
@@ -69,14 +68,14 @@ def _first_inner(body: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return None, None
 
 
-def vendor_words(response: httpx.Response, redactor: Redactor) -> tuple[str | None, str]:
+def vendor_words(response: httpx.Response, wording: Wording) -> tuple[str | None, str]:
     """The vendor's code and message in an error response; the status line where it says nothing readable."""
     status = f"HTTP {response.status_code} {response.reason_phrase}".strip()
     try:
         code, message = find_words(orjson.loads(response.content))
     except orjson.JSONDecodeError:
         code, message = None, _plain_text(response)
-    return redactor.clean(code, 80) if code else None, redactor.clean(message or status)
+    return wording.clean(code, 80) if code else None, wording.clean(message or status)
 
 
 def _plain_text(response: httpx.Response) -> str | None:

@@ -18,8 +18,8 @@ from sqlalchemy import Connection
 from dagster_retl.changes.outcomes import Status
 from dagster_retl.engine.answers import Answer, to_outcomes
 from dagster_retl.engine.feed import NumberedBatch
-from dagster_retl.engine.redaction import Redactor
 from dagster_retl.errors import ACTIONS, Action
+from dagster_retl.model.redactor import Redactor
 from dagster_retl.store.clock import to_text
 from dagster_retl.store.dead_letters import Failure
 from dagster_retl.store.leases import Lease

@@ -29,11 +29,11 @@ from dagster_retl.engine.payload import Limits, write_manifest, write_payload
 from dagster_retl.engine.plan import Plan, failure_message
 from dagster_retl.engine.planning import Memory, Planner, with_batches
 from dagster_retl.engine.recorder import Recorder
-from dagster_retl.engine.redaction import Redactor
 from dagster_retl.engine.suspicion import suspects_of
 from dagster_retl.engine.workspace import Workspace, workspace
 from dagster_retl.errors import ConfigurationError, ErrorCode, LeaseLostError, RetlError
 from dagster_retl.model.project import EngineSettings
+from dagster_retl.model.redactor import Redactor
 from dagster_retl.model.rows import Account, Counters, Operation
 from dagster_retl.model.runs import AccountChange, Guard, Run, RunOptions, RunStatus
 from dagster_retl.model.sync import Sync, SyncMode

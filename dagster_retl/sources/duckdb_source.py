@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from dagster_retl.errors import SourceError
+from dagster_retl.model.redactor import Redactor
 from dagster_retl.sources.base import (
     BLOCK_ROWS,
     Extract,
@@ -20,7 +21,6 @@ from dagster_retl.sources.base import (
     rechunk,
     require_columns,
 )
-from dagster_retl.sources.redaction import Redactor
 
 _AS_TEXT = frozenset({"enum", "bit", "bignum", "interval", "time with time zone", "union", "null"})
 """Read as text: Arrow, or what reads it next, has no exact type for them."""

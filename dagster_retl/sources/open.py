@@ -12,9 +12,10 @@ from sqlalchemy.engine import URL
 
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.locations import check_url, resolve_database_url
+from dagster_retl.model.redactor import Redactor
 from dagster_retl.sources.base import Source, SourceSettings, missing_driver
+from dagster_retl.sources.connection_secrets import connection_secrets
 from dagster_retl.sources.duckdb_source import DuckDBSource
-from dagster_retl.sources.redaction import Redactor
 from dagster_retl.sources.sqlalchemy_source import SQLAlchemySource
 from dagster_retl.sources.sqlite_source import SQLiteSource
 
@@ -40,7 +41,7 @@ def open_source(
         parsed = check_url(resolve_database_url(url, base))
     except ValueError as error:
         raise ConfigurationError(f"warehouse {name!r}: {error}") from None
-    return _source(parsed, settings, Redactor(parsed, settings.connect_args))
+    return _source(parsed, settings, Redactor(connection_secrets(parsed, settings.connect_args)))
 
 
 def _source(url: URL, settings: SourceSettings, redact: Redactor) -> Source:

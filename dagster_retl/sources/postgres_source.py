@@ -24,6 +24,7 @@ from psycopg.pq import DiagnosticField, ExecStatus
 from sqlalchemy.engine import URL
 
 from dagster_retl.errors import SourceError
+from dagster_retl.model.redactor import Redactor
 from dagster_retl.sources.base import (
     BLOCK_ROWS,
     Extract,
@@ -49,7 +50,6 @@ from dagster_retl.sources.postgres_sessions import (
     open_adbc,
     open_psycopg,
 )
-from dagster_retl.sources.redaction import Redactor
 
 _BEGIN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from dagster_retl.errors import ConfigurationError, SourceError
+from dagster_retl.model.redactor import Redactor
 from dagster_retl.sources.base import (
     BLOCK_ROWS,
     Extract,
@@ -27,7 +28,6 @@ from dagster_retl.sources.base import (
     missing_driver,
     require_columns,
 )
-from dagster_retl.sources.redaction import Redactor
 from dagster_retl.sources.rows_to_arrow import infer, to_block
 
 _SQLGLOT_NAMES = {"mariadb": "mysql", "mssql": "tsql", "awsathena": "athena", "clickhousedb": "clickhouse"}

@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from dagster_retl.model.redactor import Redactor
 from dagster_retl.sources.base import BLOCK_ROWS, Extract, Source, SourceSettings, in_local_time, require_columns
-from dagster_retl.sources.redaction import Redactor
 from dagster_retl.sources.rows_to_arrow import to_block
 
 _EXACT_IN_DOUBLE = 2**53

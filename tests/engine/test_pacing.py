@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from dagster_retl.engine.known_secrets import secrets_in
 from dagster_retl.engine.pacing import Pacer, retry_after
-from dagster_retl.engine.redaction import Redactor, secrets_in
+from dagster_retl.model.redactor import Redactor
 
 NOON = datetime(2025, 3, 27, 12, 0, 0, tzinfo=UTC)
 

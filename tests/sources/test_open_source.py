@@ -14,8 +14,9 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from dagster_retl.errors import ConfigurationError, SourceError
+from dagster_retl.model.redactor import Redactor
+from dagster_retl.sources.connection_secrets import connection_secrets
 from dagster_retl.sources.open import open_source
-from dagster_retl.sources.redaction import Redactor
 from dagster_retl.sources.rows_to_arrow import infer, to_array
 
 
@@ -56,7 +57,9 @@ def test_a_timeout_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
 
 def test_secrets_are_replaced_however_they_are_written() -> None:
     url = make_url("postgresql://ann:p%40ss%2Fword@host/db?sslpassword=tls%21")
-    redact = Redactor(url, {"private_key": "abc123", "options": {"auth_token": "t0ken"}, "warehouse": "WH"})
+    redact = Redactor(
+        connection_secrets(url, {"private_key": "abc123", "options": {"auth_token": "t0ken"}, "warehouse": "WH"})
+    )
 
     text = redact("p@ss/word p%40ss%2Fword tls! abc123 t0ken WH ann host")
 

@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from dagster_retl.errors import ErrorCode, SourceError
+from dagster_retl.model.redactor import Redactor
 from dagster_retl.sources.base import Source, SourceSettings
 from dagster_retl.sources.open import open_source
 from dagster_retl.sources.postgres_sessions import OpenSession, open_adbc, open_psycopg
 from dagster_retl.sources.postgres_source import PostgresSource
-from dagster_retl.sources.redaction import Redactor
 
 BOTH = pytest.mark.parametrize("driver", [open_adbc, open_psycopg], ids=["adbc", "psycopg"])
 
@@ -47,7 +47,7 @@ def source_through(driver: OpenSession, url: str, **settings: object) -> Source:
     return PostgresSource(
         parsed,
         SourceSettings("crm", **settings),  # type: ignore[arg-type]  # settings of several types
-        Redactor(parsed, {}),
+        Redactor(()),
         open_session=driver,
     )
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import apprise
 
-from dagster_retl.engine.redaction import Redactor
+from dagster_retl.model.redactor import Redactor
 from dagster_retl.orchestration.alerting.messages import Message, Tone
 
 TIMEOUT = 10.0

@@ -1,4 +1,4 @@
-"""Keeping secrets out of everything that is kept or shown."""
+"""Finding the secrets of a configuration, to keep them out of everything that is kept or shown."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
-
-MASK = "***"
 
 
 def secrets_in(value: Any) -> set[str]:
@@ -42,15 +40,3 @@ def _password(text: str) -> set[str]:
     except (ArgumentError, ValueError):
         return set()
     return {str(password)} if password else set()
-
-
-class Redactor:
-    """Replaces known secrets in text. Very short ones are left: they would tear words apart."""
-
-    def __init__(self, secrets: Iterable[str]) -> None:
-        self._secrets = sorted({secret for secret in secrets if len(secret) >= 4}, key=len, reverse=True)
-
-    def __call__(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, MASK)
-        return text
