@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.connectors.registry import connector_class
 from dagster_retl.engine.destination import Discovery
+from dagster_retl.engine.ending import ending_of
 from dagster_retl.engine.known_secrets import secrets_in
 from dagster_retl.engine.plan import Plan
-from dagster_retl.engine.run import Report, SyncRun, ending_of, planned_counters, preview
+from dagster_retl.engine.run import Report, SyncRun, planned_counters, preview
 from dagster_retl.errors import ConfigurationError, RetlError
 from dagster_retl.model.project import Destination, Project, Warehouse
 from dagster_retl.model.redactor import Redactor

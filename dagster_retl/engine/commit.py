@@ -18,10 +18,10 @@ from dagster_retl.changes import fold
 from dagster_retl.changes.fold import UnansweredRow
 from dagster_retl.changes.outcomes import outcome_table
 from dagster_retl.changes.snapshot import load_snapshot, write_generation
+from dagster_retl.engine.ending import Ending
 from dagster_retl.engine.workspace import Workspace
 from dagster_retl.errors import ErrorCode
 from dagster_retl.model.rows import Counters, Operation
-from dagster_retl.model.runs import RunStatus
 from dagster_retl.store.clock import to_text
 from dagster_retl.store.dead_letters import Failure
 from dagster_retl.store.leases import Lease
@@ -31,22 +31,6 @@ from dagster_retl.store.store import Store
 from dagster_retl.store.suspects import Suspect
 
 _OUTCOME_BATCHES = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ends, apart from its rows."""
-
-    status: RunStatus
-    error_code: str | None = None
-    error_message: str | None = None
-    guard: str | None = None
-    warnings: tuple[str, ...] = ()
-    source_rows: int | None = None
-
-
-INTERRUPTED = Ending(RunStatus.FAILED, ErrorCode.INTERRUPTED, "the process of this run ended before the run did")
-"""How a run ends that could not say how it ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dagster_retl.changes import fold
-from dagster_retl.engine.commit import INTERRUPTED, Books, close_counters, load_answers
+from dagster_retl.engine.commit import Books, close_counters, load_answers
+from dagster_retl.engine.ending import INTERRUPTED
 from dagster_retl.engine.workspace import workspace
 from dagster_retl.errors import StateMissingError
 from dagster_retl.model.project import EngineSettings

@@ -16,25 +16,24 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import Connection
 
 from dagster_retl.changes.diff import failures, forgotten_query, keyless_failures, settled_letters
-from dagster_retl.changes.fingerprint import FINGERPRINT_VERSION
 from dagster_retl.connectors.base import AnyConnector
-from dagster_retl.engine.commit import INTERRUPTED, Books, Closer, Ending, Folded
+from dagster_retl.engine.commit import Books, Closer, Folded
 from dagster_retl.engine.delivery import Delivery, Target
 from dagster_retl.engine.destination import Discovery
-from dagster_retl.engine.epoch import epoch_of
+from dagster_retl.engine.ending import INTERRUPTED, Ending, ending_of
 from dagster_retl.engine.feed import Feed
-from dagster_retl.engine.guards import account_guard
 from dagster_retl.engine.keeper import LeaseKeeper
 from dagster_retl.engine.payload import Limits, write_manifest, write_payload
 from dagster_retl.engine.plan import Plan, failure_message
-from dagster_retl.engine.planning import Memory, Planner, with_batches
+from dagster_retl.engine.planning import Planner, with_batches
+from dagster_retl.engine.recall import Chosen, choose_pointer, recall
 from dagster_retl.engine.recorder import Recorder
 from dagster_retl.engine.suspicion import suspects_of
 from dagster_retl.engine.workspace import Workspace, workspace
-from dagster_retl.errors import ConfigurationError, ErrorCode, LeaseLostError, RetlError
+from dagster_retl.errors import ErrorCode, LeaseLostError, RetlError
 from dagster_retl.model.project import EngineSettings
 from dagster_retl.model.redactor import Redactor
-from dagster_retl.model.rows import Account, Counters, Operation
+from dagster_retl.model.rows import Counters, Operation
 from dagster_retl.model.runs import AccountChange, Guard, Run, RunOptions, RunStatus
 from dagster_retl.model.sync import Sync, SyncMode
 from dagster_retl.sources.base import Source
@@ -97,82 +96,6 @@ def preview(run: SyncRun) -> Plan:
         return plan
     note = "a run was interrupted or is under way: rows that it delivered may be named here once more"
     return replace(plan, warnings=[*plan.warnings, note])
-
-
-def recall(store: Store, state: State, pointer: Pointer, *, epoch: str | None = None) -> Memory:
-    """What the store knows of a sync; `epoch`: under another one than the pointer's.
-
-    Raises `StateMissingError` when its generation cannot be read.
-    """
-    generation = state.local_path(pointer.generation, pointer.checksum or "") if pointer.generation else None
-    sync_id, epoch = pointer.sync_id, epoch or pointer.epoch
-    return Memory(
-        pointer=pointer,
-        generation=generation,
-        suspects=store.suspects.table(sync_id, epoch),
-        letters=store.dead_letters.open_for_plan(sync_id, epoch),
-        silenced=store.dead_letters.silenced(sync_id, epoch),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The snapshot that a run works against, and why, in words.
-
-    moved_from: the epoch that it was of so far, where all that belongs to it comes along.
-    """
-
-    pointer: Pointer
-    reason: str
-    moved_from: str | None = None
-
-
-def choose_pointer(
-    sync: Sync, connector: AnyConnector, account: Account, known: Pointer | None, options: RunOptions
-) -> Chosen:
-    """The snapshot this run works against.
-
-    Raises `GuardTrippedError` when the destination reaches another account, and
-    `ConfigurationError` where an `insert` sync would insert everything again.
-    """
-    epoch = epoch_of(sync, connector, account)
-    blank = Pointer(sync.id, epoch, account.id, account.name, connector.identity(), None, 0, None, FINGERPRINT_VERSION)
-    if known is None:
-        return Chosen(blank, "first run: the snapshot is empty")
-    if options.account_change is AccountChange.RESET:
-        return Chosen(blank, "reset: the snapshot starts empty")
-    if known.epoch == epoch:
-        stale = options.full_refresh or known.stale
-        reason = "full refresh: everything is sent" if stale else "changes since the last run"
-        return Chosen(replace(known, stale=stale), reason)
-    if known.account_id != account.id:
-        return _other_account(sync, connector, account, known, blank, options)
-    if sync.sync_mode is SyncMode.INSERT and known.generation and not options.full_refresh:
-        raise ConfigurationError(
-            f"sync {sync.name!r} inserts, and its object or what tells its rows apart (the key, or without one "
-            "the whole mapping) changed: it would insert every row again",
-            hint="Run it once with `--full-refresh` if that is what you want.",
-        )
-    return Chosen(blank, "the object, the key or the kind of writing changed: the snapshot starts empty")
-
-
-def _other_account(
-    sync: Sync, connector: AnyConnector, account: Account, known: Pointer, blank: Pointer, options: RunOptions
-) -> Chosen:
-    if Guard.ACCOUNT in options.overrides:
-        return Chosen(blank, "another account: the snapshot starts empty")
-    same_otherwise = epoch_of(sync, connector, Account(known.account_id, known.account_name)) == known.epoch
-    if options.account_change is AccountChange.KEEP_SNAPSHOT and same_otherwise:
-        moved = replace(
-            known,
-            epoch=blank.epoch,
-            account_id=account.id,
-            account_name=account.name,
-            identity=blank.identity,
-            stale=options.full_refresh or known.stale,
-        )
-        return Chosen(moved, "another account id, the same data", moved_from=known.epoch)
-    raise account_guard(known.account_id, known.account_name, account)
 
 
 class _Execution:
@@ -434,17 +357,6 @@ class _Execution:
 
     def _ending_of(self, error: BaseException) -> Ending:
         return ending_of(error, self._run.redact)
-
-
-def ending_of(error: BaseException, redact: Redactor) -> Ending:
-    """How a run ends that this error ended. What is not an `Exception` is an order to stop."""
-    if isinstance(error, RetlError):
-        status = RunStatus.CANCELLED if error.code is ErrorCode.CANCELLED else RunStatus.FAILED
-        guard = getattr(error, "guard", None)
-        return Ending(status, error.code, redact(str(error)), guard=str(guard) if guard else None)
-    if isinstance(error, Exception):
-        return Ending(RunStatus.FAILED, ErrorCode.INTERNAL, redact(f"{type(error).__name__}: {error}"))
-    return Ending(RunStatus.CANCELLED, ErrorCode.CANCELLED, "stopped by a signal, or from Dagster")
 
 
 def _close_unplanned(run: SyncRun, lease: Lease, error: BaseException) -> None:

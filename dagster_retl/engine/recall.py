@@ -1,0 +1,94 @@
+"""What a sync remembers: which snapshot a run works against, and what the store knows besides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dagster_retl.changes.fingerprint import FINGERPRINT_VERSION
+from dagster_retl.connectors.base import AnyConnector
+from dagster_retl.engine.epoch import epoch_of
+from dagster_retl.engine.guards import account_guard
+from dagster_retl.engine.planning import Memory
+from dagster_retl.errors import ConfigurationError
+from dagster_retl.model.rows import Account
+from dagster_retl.model.runs import AccountChange, Guard, RunOptions
+from dagster_retl.model.sync import Sync, SyncMode
+from dagster_retl.store.snapshots import Pointer
+from dagster_retl.store.state import State
+from dagster_retl.store.store import Store
+
+
+def recall(store: Store, state: State, pointer: Pointer, *, epoch: str | None = None) -> Memory:
+    """What the store knows of a sync; `epoch`: under another one than the pointer's.
+
+    Raises `StateMissingError` when its generation cannot be read.
+    """
+    generation = state.local_path(pointer.generation, pointer.checksum or "") if pointer.generation else None
+    sync_id, epoch = pointer.sync_id, epoch or pointer.epoch
+    return Memory(
+        pointer=pointer,
+        generation=generation,
+        suspects=store.suspects.table(sync_id, epoch),
+        letters=store.dead_letters.open_for_plan(sync_id, epoch),
+        silenced=store.dead_letters.silenced(sync_id, epoch),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The snapshot that a run works against, and why, in words.
+
+    moved_from: the epoch that it was of so far, where all that belongs to it comes along.
+    """
+
+    pointer: Pointer
+    reason: str
+    moved_from: str | None = None
+
+
+def choose_pointer(
+    sync: Sync, connector: AnyConnector, account: Account, known: Pointer | None, options: RunOptions
+) -> Chosen:
+    """The snapshot this run works against.
+
+    Raises `GuardTrippedError` when the destination reaches another account, and
+    `ConfigurationError` where an `insert` sync would insert everything again.
+    """
+    epoch = epoch_of(sync, connector, account)
+    blank = Pointer(sync.id, epoch, account.id, account.name, connector.identity(), None, 0, None, FINGERPRINT_VERSION)
+    if known is None:
+        return Chosen(blank, "first run: the snapshot is empty")
+    if options.account_change is AccountChange.RESET:
+        return Chosen(blank, "reset: the snapshot starts empty")
+    if known.epoch == epoch:
+        stale = options.full_refresh or known.stale
+        reason = "full refresh: everything is sent" if stale else "changes since the last run"
+        return Chosen(replace(known, stale=stale), reason)
+    if known.account_id != account.id:
+        return _other_account(sync, connector, account, known, blank, options)
+    if sync.sync_mode is SyncMode.INSERT and known.generation and not options.full_refresh:
+        raise ConfigurationError(
+            f"sync {sync.name!r} inserts, and its object or what tells its rows apart (the key, or without one "
+            "the whole mapping) changed: it would insert every row again",
+            hint="Run it once with `--full-refresh` if that is what you want.",
+        )
+    return Chosen(blank, "the object, the key or the kind of writing changed: the snapshot starts empty")
+
+
+def _other_account(
+    sync: Sync, connector: AnyConnector, account: Account, known: Pointer, blank: Pointer, options: RunOptions
+) -> Chosen:
+    if Guard.ACCOUNT in options.overrides:
+        return Chosen(blank, "another account: the snapshot starts empty")
+    same_otherwise = epoch_of(sync, connector, Account(known.account_id, known.account_name)) == known.epoch
+    if options.account_change is AccountChange.KEEP_SNAPSHOT and same_otherwise:
+        moved = replace(
+            known,
+            epoch=blank.epoch,
+            account_id=account.id,
+            account_name=account.name,
+            identity=blank.identity,
+            stale=options.full_refresh or known.stale,
+        )
+        return Chosen(moved, "another account id, the same data", moved_from=known.epoch)
+    raise account_guard(known.account_id, known.account_name, account)
