@@ -8,6 +8,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 
+MARGIN = 1.015
+"""How much longer than 1 / rate we wait: what leaves on time arrives a little early or late."""
+
+
 def retry_after(header: str | None, *, now: datetime | None = None) -> float | None:
     """Seconds to wait, from a `Retry-After` of seconds or of a date; None where it says nothing.
 
@@ -35,7 +39,7 @@ class Pacer:
     """
 
     def __init__(self, rate: float | None, burst: int = 1) -> None:
-        self._interval = 1 / rate if rate else 0.0
+        self._interval = MARGIN / rate if rate else 0.0
         self._allowance = self._interval * (max(burst, 1) - 1)
         self._next = 0.0
         self._paused_until = 0.0
