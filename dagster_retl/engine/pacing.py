@@ -7,7 +7,6 @@ import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-
 MARGIN = 1.015
 """How much longer than 1 / rate we wait: what leaves on time arrives a little early or late."""
 

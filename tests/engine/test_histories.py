@@ -1,4 +1,4 @@
-"""Random histories of a sync, against promises that no history may break (DESIGN §3, PROTOCOL).
+"""Random histories of a sync, against promises that no history may break (docs/protocol.md).
 
 Rows come, change, go, are duplicated, lose their key or cannot be mapped; the service refuses some,
 and requests get lost, are applied without an answer, or are applied late; runs are killed at any

@@ -15,7 +15,7 @@ from dagster_retl.model.problems import Problem, ProjectFileError
 from dagster_retl.model.project import Project
 from dagster_retl.model.sync import SyncMode
 
-DESIGN_EXAMPLE = r"""
+WHOLE_EXAMPLE = r"""
 version: 1
 project: revops
 store: "${RETL_STORE:-sqlite:///.retl/retl.db}"
@@ -99,7 +99,7 @@ def small(extra: str = "", sync: str = "") -> str:
 
 
 def test_example_of_the_design(write: Write) -> None:
-    project = Project.load(write(DESIGN_EXAMPLE), environ=ENVIRON)
+    project = Project.load(write(WHOLE_EXAMPLE), environ=ENVIRON)
     accounts, contacts = project.syncs
     assert project.project == "revops"
     assert project.writes is True
@@ -120,7 +120,7 @@ def test_example_of_the_design(write: Write) -> None:
 
 
 def test_locations_are_relative_to_the_file(write: Write, tmp_path: Path) -> None:
-    project = Project.load(write(DESIGN_EXAMPLE), environ=ENVIRON)
+    project = Project.load(write(WHOLE_EXAMPLE), environ=ENVIRON)
     assert project.base == tmp_path
     assert project.path == tmp_path / "retl.yaml"
     assert project.store_url == f"sqlite:///{tmp_path}/.retl/retl.db"
@@ -599,7 +599,7 @@ def test_values_of_the_environment_are_in_no_message(write: Write, text: str) ->
 
 
 def test_secrets_are_in_no_repr(write: Write) -> None:
-    text = DESIGN_EXAMPLE.replace("duckdb:///demo/warehouse.duckdb", "postgresql://u:pa55word@h/d?token=t0ken")
+    text = WHOLE_EXAMPLE.replace("duckdb:///demo/warehouse.duckdb", "postgresql://u:pa55word@h/d?token=t0ken")
     project = Project.load(write(text), environ=ENVIRON | {"RETL_STORE": "postgresql://u:pa55word@h/d"})
     shown = repr(project) + str(project) + project.display_store_url + project.warehouse().display_url
     for secret in ("pa55word", "t0ken", "hunter2", "slack://"):

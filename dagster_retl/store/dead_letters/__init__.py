@@ -1,4 +1,4 @@
-"""Dead letters: the open or resolved record of a row that could not be written (DESIGN §5, PROTOCOL 8, 13, 14)."""
+"""Dead letters: the open or resolved record of a row that could not be written (PROTOCOL 8, 13, 14)."""
 
 from __future__ import annotations
 
