@@ -83,9 +83,11 @@ class Capricious(FakeHttpService):
 
     def handle(self, request: Received) -> Reply:
         """Only success is remembered under an idempotency key, so that a mended row may be sent under its own again."""
+        key = request.headers.get("idempotency-key", "")
+        known = key in self._answers
         reply = super().handle(request)
-        if reply.status >= 400:
-            self._answers.pop(request.headers.get("idempotency-key", ""), None)
+        if reply.status >= 400 and not known:
+            self._answers.pop(key, None)
         return reply
 
     def answer(self, request: Received) -> tuple[Reply | None, bool]:

@@ -219,15 +219,15 @@ class History:
         *,
         die_at: int | None = None,
         wipe: bool = False,
-        patience: float = PATIENCE,
+        config: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        """Start a run in a process of its own. die_at: see the nursery; wipe: see the service."""
+        """Start a run in a process of its own. die_at: see the nursery; wipe: see the service; config: other settings."""
         self.read()
         self.http.expect(troubles, wipe=wipe)
         chosen = options_to_json(RunOptions(overrides=ALL_GUARDS, **options))
-        config = {**self.kind.config, "timeout": patience}
-        how = {"config": config, "sync": self.kind.sync, "die_at": die_at, "options": chosen}
+        chosen_settings = {**self.kind.config, **(config or {})}
+        how = {"config": chosen_settings, "sync": self.kind.sync, "die_at": die_at, "options": chosen}
         self.http.meet(nursery.begin(self.folder, self.http.url, **how))
 
     def pause(self, nursery: Nursery) -> bool:
@@ -500,8 +500,8 @@ class Machine(RuleBasedStateMachine):
     def overtake(self, before: list[Fate], key: int, name: str | None, troubles: list[Fate]) -> None:
         """A run stands still with a request on its way; its lease goes to another run; it wakes up."""
         history = self.history
-        # So patient that it does not try again when it wakes: a lease that ran out would have forbidden that.
-        history.begin(self.nursery, [*before, "pause"], patience=30.0)
+        # Patient and with one worker, it sends nothing when it wakes: a lease that really ran out would forbid it.
+        history.begin(self.nursery, [*before, "pause"], config={"timeout": 30.0, "concurrency": 1})
         if not history.pause(self.nursery):
             return
         history.expire_lease()
