@@ -222,12 +222,18 @@ class History:
         config: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        """Start a run in a process of its own. die_at: see the nursery; wipe: see the service; config: other settings."""
+        """Start a run in a process of its own, with other settings (`config`) than the kind's if need be.
+
+        die_at: see the nursery; wipe: see the service.
+        """
         self.read()
         self.http.expect(troubles, wipe=wipe)
-        chosen = options_to_json(RunOptions(overrides=ALL_GUARDS, **options))
-        chosen_settings = {**self.kind.config, **(config or {})}
-        how = {"config": chosen_settings, "sync": self.kind.sync, "die_at": die_at, "options": chosen}
+        how = {
+            "config": {**self.kind.config, **(config or {})},
+            "sync": self.kind.sync,
+            "options": options_to_json(RunOptions(overrides=ALL_GUARDS, **options)),
+            "die_at": die_at,
+        }
         self.http.meet(nursery.begin(self.folder, self.http.url, **how))
 
     def pause(self, nursery: Nursery) -> bool:

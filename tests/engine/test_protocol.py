@@ -106,6 +106,16 @@ FAILING_KEY = [
 
 
 class TestRule3PresentThoughFailed:
+    def test_a_row_that_failed_before_it_was_sent_is_no_removal(self, tmp_path: Path) -> None:
+        mappings = [FAILING_KEY[0], {"source": "CAST(name AS INTEGER)", "destination": "name"}]
+        with world(tmp_path, sync_mode="mirror", field_mappings=mappings) as made:
+            made.put((1, "1", 1), (2, "2", 1), (3, "3", 1))
+            made.run()
+            made.put((1, "one", 1))
+            made.sql("INSERT INTO t VALUES (2, '22', 1)")
+            assert (run(made).failed, run(made).removed) == (3, 0)
+            assert sorted(made.records) == ["1", "2", "3"]
+
     def test_a_row_without_a_computable_key_holds_the_removals(self, tmp_path: Path) -> None:
         with world(tmp_path, sync_mode="mirror", field_mappings=FAILING_KEY) as made:
             made.put((1, "a", 1), (2, "b", 1))
