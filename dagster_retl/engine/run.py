@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
@@ -285,21 +286,28 @@ class _Execution:
             on_progress=lambda delivery: self._progress(books, delivery),
         )
         try:
-            if plan.batches:
-                delivery.run(self._feed(plan, books).batches(), min(run.connector.concurrency, plan.batches))
-            recorder.close()
+            self._send(delivery, plan, books, pointer)
         except LeaseLostError:
             self._suspect(delivery, pointer, books)
-            raise
-        except BaseException as error:
-            recorder.close()
-            self._finish(self._add_up(books, delivery, pointer), self._ending_of(error))
             raise
         complete = not run.options.partial
         ending = Ending(
             RunStatus.SUCCEEDED, warnings=tuple(plan.warnings), source_rows=plan.totals.read if complete else None
         )
         return self._add_up(books, delivery, pointer), ending
+
+    def _send(self, delivery: Delivery, plan: Plan, books: Books, pointer: Pointer) -> None:
+        """Send all batches. A delivery that ends early is folded and closed before its error is raised."""
+        try:
+            with closing(delivery.recorder):
+                if plan.batches:
+                    workers = min(self._run.connector.concurrency, plan.batches)
+                    delivery.run(self._feed(plan, books).batches(), workers)
+        except LeaseLostError:
+            raise
+        except BaseException as error:
+            self._finish(self._add_up(books, delivery, pointer), self._ending_of(error))
+            raise
 
     def _feed(self, plan: Plan, books: Books) -> Feed:
         """Intents name the manifest: a run that a retried step goes on with has another one."""
