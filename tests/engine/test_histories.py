@@ -13,7 +13,7 @@ import os
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -502,9 +502,15 @@ class Machine(RuleBasedStateMachine):
     def kill_at_the_store(self, moment: int, refresh: bool) -> None:
         self.history.run_elsewhere(self.nursery, [], die_at=moment, full_refresh=refresh and not self.kind.inserts)
 
-    @rule(before=st.lists(FATES, max_size=2), key=KEYS, name=st.one_of(st.none(), NAMES), troubles=TROUBLES)
-    def overtake(self, before: list[Fate], key: int, name: str | None, troubles: list[Fate]) -> None:
-        """A run stands still with a request on its way; its lease goes to another run; it wakes up."""
+    @rule(
+        before=st.lists(FATES, max_size=2),
+        key=KEYS,
+        name=st.one_of(st.none(), NAMES),
+        troubles=TROUBLES,
+        settles=st.booleans(),
+    )
+    def overtake(self, before: list[Fate], key: int, name: str | None, troubles: list[Fate], settles: bool) -> None:
+        """A run stands still with a request on its way; its lease goes to others; it wakes up, perhaps after ages."""
         history = self.history
         # Patient and with one worker, it sends nothing when it wakes: a lease that really ran out would forbid it.
         history.begin(self.nursery, [*before, "pause"], config={"timeout": 30.0, "concurrency": 1})
@@ -515,6 +521,9 @@ class Machine(RuleBasedStateMachine):
         if name is not None:
             history.table.rows[key] = [name]
         history.run(troubles)
+        if settles:
+            history.rest()
+            history.run()
         ended = history.wake(self.nursery)
         assert ended.error == "LEASE_LOST", ended
 
@@ -559,12 +568,6 @@ def run_histories(kind: Kind, nursery: Nursery, **how: Any) -> None:
     run_state_machine_as_test(
         machine, settings=settings(deadline=None, database=None, suppress_health_check=checks, **how)
     )
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as made:
-        yield made
 
 
 def _named(kind: Kind) -> str:

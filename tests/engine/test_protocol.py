@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from capricious import Capricious, Fate
+from nursery import Nursery
 from worlds import World, project_of, world
 
 from dagster_retl.connectors.base import Connector
@@ -390,6 +391,76 @@ def send_and_lose_the_lease(made: World, operation: Operation) -> list[Answer]:
     assert isinstance(dispatch.abort, LeaseLostError)
     transport.close()
     return answers
+
+
+class TestRule7Recovery:
+    """A run is killed with a request on its way that is applied (or not) when nobody waits for it any more."""
+
+    @pytest.mark.parametrize("fate", ["kill", "kill_applied", "kill_late"])
+    def test_what_was_on_its_way_is_sent_again(self, tmp_path: Path, nursery: Nursery, fate: Fate) -> None:
+        with late_world(tmp_path, config={"batch_rows": 1}) as made:
+            made.put((1, "a", 1), (2, "b", 1), (3, "c", 1))
+            kill(made, nursery, "ok", fate)
+            counters = run(made)
+            assert (counters.unchanged, counters.written) == (1, 2)
+            killed = made.service.runs()[1]
+            assert (killed.status, killed.error_code) == (RunStatus.FAILED, "INTERRUPTED")
+            assert (killed.counters.written, killed.counters.unknown, killed.counters.skipped) == (1, 1, 1)
+
+    def test_it_is_a_suspect(self, tmp_path: Path, nursery: Nursery) -> None:
+        """B is on its way when the run dies, A is true again before anybody ran, and then B arrives."""
+        with late_world(tmp_path) as made:
+            made.put((1, "A", 1))
+            made.run()
+            made.put((1, "B", 1))
+            kill(made, nursery, "kill_late")
+            made.put((1, "A", 1))
+            land(made)
+            assert run(made).written == 1
+            assert made.names() == {"1": "A"}
+
+    @pytest.mark.parametrize("fate", ["kill", "kill_applied", "kill_late"])
+    def test_an_insert_is_held(self, tmp_path: Path, nursery: Nursery, fate: Fate) -> None:
+        with late_world(tmp_path, sync_mode="insert", config={"batch_rows": 1}) as made:
+            made.put((1, "a", 1), (2, "b", 1))
+            kill(made, nursery, fate)
+            assert (run(made).skipped, run(made).skipped) == (1, 1)
+            assert {key: letter.held for key, letter in letters(made).items()} == {1: True}
+            land(made)
+            assert max(made.http.applications().values()) == 1
+
+
+def kill(made: World, nursery: Nursery, *fates: Fate) -> None:
+    begin(made, nursery, *fates)
+    assert nursery.end().killed
+
+
+def begin(made: World, nursery: Nursery, *fates: Fate) -> Capricious:
+    """Start a run in a process of its own, to which the service does what the script says."""
+    script(made, *fates)
+    assert isinstance(made.http, Capricious)
+    settings = dict(made.project.destinations["http_service"].config)
+    sync = made.project.syncs[0].model_dump(exclude_unset=True, mode="json")
+    made.http.meet(nursery.begin(made.project.base, made.http.url, config=settings, sync=sync))
+    return made.http
+
+
+def test_a_run_that_lost_its_lease_writes_nothing_down_but_what_it_sent(tmp_path: Path, nursery: Nursery) -> None:
+    """Rule 6: it stood still for so long that all doubts about its request were settled; then that arrives."""
+    with late_world(tmp_path) as made:
+        made.put((1, "B", 1))
+        http = begin(made, nursery, "pause")
+        assert http.paused.wait(10)
+        store(made, "UPDATE leases SET expires_at = '2000-01-01T00:00:00.000000Z'")
+        made.put((1, "C", 1))
+        run(made)
+        rest(made)
+        assert [run(made).written, run(made).written] == [1, 0]
+        http.resume()
+        assert nursery.end().error == "LEASE_LOST"
+        assert made.names() == {"1": "B"}
+        assert run(made).written == 1
+        assert made.names() == {"1": "C"}
 
 
 def test_a_run_that_was_told_to_stop_waits_for_no_rate_limit(tmp_path: Path) -> None:
