@@ -170,6 +170,7 @@ dead_letters = Table(
     Column("resolved_at", Text),
     Column("resolution", Text),
     Column("silenced", Boolean, nullable=False),
+    Column("payload", LargeBinary),
     Index("dead_letters_open", "sync_id", "epoch", "key", unique=True, **_where(_OPEN)),
     Index("dead_letters_by_time", "first_seen_at", "id"),
     Index("dead_letters_open_by_time", "first_seen_at", "id", **_where(_OPEN)),
@@ -183,7 +184,49 @@ dead_letters = Table(
 )
 """`key`: the row's identity, or `code:<CODE>` for rows without one (then `record_keys` is `{}`).
 `rejections` counts refusals of `fingerprint` alone, for parking. `silenced`: this version is not
-sent until it changes."""
+sent until it changes. `payload`: what was sent, encrypted, where payloads are kept."""
+
+rearmed_keys = Table(
+    "rearmed_keys",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("sync_id", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("record_keys", Text, nullable=False),
+    Column("rearmed_at", Text, nullable=False),
+    Index("rearmed_keys_by_sync", "sync_id", "epoch"),
+)
+"""Keys that a person decided to have tried again: a run with a watermark reads them whatever their cursor
+says, and then forgets them."""
+
+row_history = Table(
+    "row_history",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("sync_id", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("checksum", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Index("row_history_by_sync", "sync_id", "created_at", "id"),
+    Index("row_history_by_time", "created_at", "id"),
+)
+"""The files of the state that hold what became of single rows, run by run."""
+
+rate_budgets = Table(
+    "rate_budgets",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("next_at", Float, nullable=False),
+    Column("paused_until", Float, nullable=False),
+    Column("rate", Float),
+    Column("updated_at", Text, nullable=False),
+)
+"""One row an account: when its next request may leave, by the store's clock in seconds since 1970. `rate`:
+what the destination's answers taught, in requests a second; null: what is configured."""
 
 snapshots = Table(
     "snapshots",
