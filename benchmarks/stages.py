@@ -29,14 +29,14 @@ from ours import prepare, run
 from server import Server
 
 from dagster_retl.engine import planning
-from dagster_retl.engine import run as engine_run
 from dagster_retl.engine.commit import Closer
 from dagster_retl.engine.delivery import Delivery
+from dagster_retl.engine.payload import Payload
 from dagster_retl.engine.stage import Stage
 from dagster_retl.mapping.compile import CompiledMapping
 from dagster_retl.service import Service
 
-STAGES = ("extract", "map", "key, fingerprint, stage", "diff", "payload", "manifest", "deliver", "fold")
+STAGES = ("extract", "map", "key, fingerprint, stage", "diff", "payload, manifest", "deliver", "fold")
 
 
 @dataclass(slots=True)
@@ -147,8 +147,7 @@ def measured(settings: Mapping[str, Any]) -> dict[str, Any]:
     clock.wrap(CompiledMapping, "apply", "map")
     clock.wrap(Stage, "fill", "key, fingerprint, stage")
     clock.wrap(planning, "diff", "diff")
-    clock.wrap(engine_run, "write_payload", "payload")
-    clock.wrap(engine_run, "write_manifest", "manifest")
+    clock.wrap(Payload, "write", "payload, manifest")
     clock.wrap(Delivery, "run", "deliver")
     clock.wrap(Closer, "fold", "fold")
     with clock.stage("everything else"):

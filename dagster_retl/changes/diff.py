@@ -10,9 +10,13 @@ It works on tables of one DuckDB connection:
     asked      key: the only keys to send (for a partial run by key; then `staged` holds their rows, and
                those whose key could not be computed, which are nobody's here)
 
-and leaves two more: `classified`, one row for each staged row with its `fate`, and `sends`, what is to
-be written, in order of `pos`. A fate is `send`, `unchanged`, `skipped:<reason>`, or the error code of a
-row that fails before delivery.
+and leaves three more: `candidates`, the staged rows that need a closer look, `classified`, one row for each
+of these with its `fate`, and `sends`, what is to be written, rows of the query in order of `n`, removals
+(whose `n` is null) in order of `key`. A fate is `send`, `unchanged`, `skipped:<reason>`, or the error code
+of a row that fails before delivery. Staged rows that are no candidates are unchanged.
+
+Most rows of most runs are unchanged, so these are found first, by one join on fingerprints (`_shortcut`);
+all the rest is done for candidates only.
 """
 
 from __future__ import annotations
@@ -45,11 +49,13 @@ class DiffRules:
 
     retry_parked: rows out of attempts are sent again (replay, full refresh). complete: the whole
     result was read and none of it is set aside, so that what is missing is really gone.
-    by_key: only the keys in `asked` are looked at. limit: send at most this many rows.
+    by_key: only the keys in `asked` are looked at. limit: send at most this many rows. keyed: rows
+    have a key of their own, which is part of their content.
     """
 
     mode: SyncMode
     max_attempts: int
+    keyed: bool = True
     complete: bool = True
     retry_parked: bool = False
     by_key: bool = False
@@ -84,20 +90,102 @@ class PlanTotals:
         return sum(self.skipped.values())
 
 
-def diff(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> PlanTotals:
-    """Classify all staged rows, choose the removals, and number what is to be sent."""
+def diff(connection: duckdb.DuckDBPyConnection, rules: DiffRules, *, shortcut: bool = True) -> PlanTotals:
+    """Classify all staged rows, choose the removals and what is to be sent.
+
+    shortcut: find the unchanged rows by their fingerprints first; without it the result is the same.
+    """
+    if not (shortcut and rules.keyed and rules.mode is not SyncMode.DELETE and _shortcut(connection)):
+        connection.execute("CREATE OR REPLACE VIEW candidates AS SELECT * FROM staged")
+        connection.execute("CREATE OR REPLACE VIEW unseen AS SELECT * FROM snapshot")
     connection.execute(_duplicated())
     connection.execute(_classified(rules))
     held = _removals_held(connection, rules)
     connection.execute(_removals(rules, possible=held is None))
-    connection.execute(_sends(rules))
+    connection.execute(_sends(connection, rules))
     return _totals(connection, held)
+
+
+def _shortcut(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Make `candidates` of the rows that no version of the snapshot matches, and `unseen` of the entries that no
+    row matches. False, with nothing made, where that might be wrong: then all rows are candidates.
+
+    A fingerprint covers the key fields, so rows and entries that share one share the key. That is verified by
+    the pairs of both sides, added up: one row twice, or two keys of one content, would give other sums.
+    """
+    if not _count(connection, "SELECT count(*) FROM (SELECT 1 FROM snapshot LIMIT 1)"):
+        return False
+    connection.execute(_MENTIONED)
+    connection.execute(_UNMATCHED)
+    if not _pairs_agree(connection):
+        return False
+    connection.execute(_CANDIDATES)
+    connection.execute("""
+        CREATE OR REPLACE TABLE unseen AS
+        SELECT * FROM snapshot WHERE fingerprint IS NULL OR key IN (SELECT key FROM mentioned)
+            OR fingerprint IN (SELECT fingerprint FROM unmatched WHERE n IS NULL)
+    """)
+    return True
+
+
+_MENTIONED = """
+    CREATE OR REPLACE TABLE mentioned AS
+    SELECT key FROM suspects UNION SELECT key FROM letters UNION SELECT key FROM silenced
+"""
+"""Keys about which more is known than the snapshot says."""
+
+_ROWS = """
+    SELECT n, key, fingerprint FROM staged
+    WHERE key IS NOT NULL AND error IS NULL AND unsendable IS NULL AND key NOT IN (SELECT key FROM mentioned)
+"""
+_ENTRIES = """
+    SELECT key, fingerprint FROM snapshot
+    WHERE fingerprint IS NOT NULL AND key NOT IN (SELECT key FROM mentioned)
+"""
+
+_UNMATCHED = f"""
+    CREATE OR REPLACE TABLE unmatched AS
+    SELECT s.n, p.fingerprint FROM (SELECT n, fingerprint FROM ({_ROWS})) s
+    FULL JOIN (SELECT fingerprint FROM ({_ENTRIES})) p ON p.fingerprint = s.fingerprint
+    WHERE s.n IS NULL OR p.fingerprint IS NULL
+"""
+"""`n` of rows that no entry matches, `fingerprint` of entries that no row matches."""
+
+
+def _pairs_agree(connection: duckdb.DuckDBPyConnection) -> bool:
+    rows = f"SELECT key, fingerprint FROM ({_ROWS}) WHERE n NOT IN (SELECT n FROM unmatched WHERE n IS NOT NULL)"
+    entries = f"""
+        SELECT key, fingerprint FROM ({_ENTRIES})
+        WHERE fingerprint NOT IN (SELECT fingerprint FROM unmatched WHERE n IS NULL)
+    """
+    sums = [
+        connection.execute(f"SELECT count(*), sum(hash(key, fingerprint)) FROM ({side})").fetchall()
+        for side in (rows, entries)
+    ]
+    return sums[0] == sums[1]
+
+
+_CANDIDATES = """
+    CREATE OR REPLACE TABLE candidates AS
+    WITH looked_at AS (
+        SELECT * FROM staged
+        WHERE key IS NULL OR error IS NOT NULL OR unsendable IS NOT NULL OR key IN (SELECT key FROM mentioned)
+            OR n IN (SELECT n FROM unmatched WHERE n IS NOT NULL)
+    )
+    SELECT * FROM staged
+    WHERE key IS NULL OR key IN (SELECT key FROM looked_at)
+"""
+"""With all rows of a duplicated key, though one of them is what the snapshot says."""
+
+
+def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+    return int(connection.execute(query).fetchall()[0][0])
 
 
 def _duplicated() -> str:
     return """
         CREATE OR REPLACE TABLE duplicated AS
-        SELECT key, count(*) AS copies FROM staged WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1
+        SELECT key, count(*) AS copies FROM candidates WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1
     """
 
 
@@ -134,9 +222,9 @@ def _classified(rules: DiffRules) -> str:
                 WHEN {parked} AND {str(not rules.retry_parked).upper()} THEN 'skipped:parked'
                 ELSE 'send'
             END AS fate
-        FROM staged s
+        FROM candidates s
         LEFT JOIN duplicated d ON d.key = s.key
-        LEFT JOIN snapshot p ON p.key = s.key
+        LEFT JOIN unseen p ON p.key = s.key
         LEFT JOIN letters l ON l.key = s.key
         LEFT JOIN silenced q ON q.key = s.key
         LEFT JOIN (SELECT key, min(fingerprint) AS lowest, max(fingerprint) AS highest FROM suspects GROUP BY key) x
@@ -149,13 +237,13 @@ def _removals_held(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> s
     """Why this run may not remove anything, if so."""
     if rules.mode is not SyncMode.MIRROR:
         return None
-    unknown = connection.execute(f"SELECT count(*) FROM ({_UNIDENTIFIED})").fetchone()
-    if unknown and unknown[0]:
-        return f"the key of {unknown[0]} rows could not be computed, so nobody knows which records are gone"
+    unknown = _count(connection, f"SELECT count(*) FROM ({_UNIDENTIFIED})")
+    if unknown:
+        return f"the key of {unknown} rows could not be computed, so nobody knows which records are gone"
     return None
 
 
-_UNIDENTIFIED = "SELECT 1 FROM staged WHERE key IS NULL AND error IS NOT NULL"
+_UNIDENTIFIED = "SELECT 1 FROM candidates WHERE key IS NULL AND error IS NOT NULL"
 """Rows whose key could not be computed: while there are any, no key is known to have left the query."""
 
 
@@ -169,29 +257,31 @@ def _removals(rules: DiffRules, *, possible: bool) -> str:
         SELECT k.key, k.record_keys, k.record_id, l.key IS NOT NULL AS has_letter,
             CASE WHEN {parked} AND {str(not rules.retry_parked).upper()} THEN 'skipped:parked' ELSE 'send' END AS fate
         FROM (
-            SELECT key, record_keys, record_id FROM snapshot
+            SELECT key, record_keys, record_id FROM unseen
             UNION ALL
             SELECT key, any_value(record_keys), NULL FROM suspects
-            WHERE key NOT IN (SELECT key FROM snapshot) GROUP BY key
+            WHERE key NOT IN (SELECT key FROM unseen) GROUP BY key
         ) k
         LEFT JOIN letters l ON l.key = k.key
-        WHERE {str(due).upper()} AND NOT EXISTS (SELECT 1 FROM staged s WHERE s.key = k.key) {among}
+        WHERE {str(due).upper()} AND NOT EXISTS (SELECT 1 FROM candidates s WHERE s.key = k.key) {among}
     """
 
 
-def _sends(rules: DiffRules) -> str:
-    """What is written, in the order of the query; removals come last."""
-    limit = f"LIMIT {rules.limit}" if rules.limit is not None else ""
+def _sends(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> str:
+    """What is written. A limit takes the first rows of the query."""
+    due = "fate = 'send'"
+    if rules.limit is not None:
+        first = f"SELECT n FROM classified WHERE {due} ORDER BY n LIMIT {rules.limit}"
+        last = _count(connection, f"SELECT coalesce(max(n), 0) FROM ({first})")
+        due += f" AND n <= {last}"
     return f"""
-        CREATE OR REPLACE TABLE sends AS
-        SELECT row_number() OVER (ORDER BY removal, n, key) - 1 AS pos, * FROM (
-            (SELECT n, key, record_keys, content, record_id, has_letter, '{rules.operation}' AS operation,
-                FALSE AS removal
-             FROM classified WHERE fate = 'send' ORDER BY n {limit})
-            UNION ALL
-            SELECT NULL, key, record_keys, UUID '{REMOVED}', record_id, has_letter, '{Operation.DELETE}', TRUE
-            FROM removals WHERE fate = 'send'
-        )
+        CREATE OR REPLACE VIEW sends AS
+        SELECT n, key, record_keys, content, record_id, has_letter, '{rules.operation}' AS operation,
+            FALSE AS removal, added
+        FROM classified WHERE {due}
+        UNION ALL
+        SELECT NULL, key, record_keys, UUID '{REMOVED}', record_id, has_letter, '{Operation.DELETE}', TRUE, FALSE
+        FROM removals WHERE fate = 'send'
     """
 
 
@@ -199,14 +289,15 @@ def _totals(connection: duckdb.DuckDBPyConnection, removals_held: str | None) ->
     fates = dict(connection.execute("SELECT fate, count(*) FROM classified GROUP BY fate ORDER BY fate").fetchall())
     removals = dict(connection.execute("SELECT fate, count(*) FROM removals GROUP BY fate").fetchall())
     added, sent = connection.execute(
-        "SELECT count(*) FILTER (WHERE c.added), count(*) FROM sends s JOIN classified c USING (n)"
+        "SELECT count(*) FILTER (WHERE added), count(*) FROM sends WHERE NOT removal"
     ).fetchall()[0]
     skipped = {fate.removeprefix("skipped:"): n for fate, n in fates.items() if fate.startswith("skipped:")}
     if over := fates.get("send", 0) - sent:
         skipped["limit"] = over
+    read, looked_at = (_count(connection, f"SELECT count(*) FROM {name}") for name in ("staged", "candidates"))
     return PlanTotals(
-        read=sum(fates.values()),
-        unchanged=fates.get("unchanged", 0),
+        read=sum(fates.values()) + read - looked_at,
+        unchanged=fates.get("unchanged", 0) + read - looked_at,
         send=sent,
         added=added,
         changed=sent - added,
@@ -261,7 +352,7 @@ def settled_letters(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> 
             f"""
             SELECT l.key, 'source_row_missing' FROM letters l
             WHERE NOT l.held AND NOT starts_with(l.key, 'code:') {among}
-                AND NOT EXISTS (SELECT 1 FROM staged s WHERE s.key = l.key)
+                AND NOT EXISTS (SELECT 1 FROM candidates s WHERE s.key = l.key)
                 AND NOT EXISTS (SELECT 1 FROM removals r WHERE r.key = l.key) AND NOT EXISTS ({_UNIDENTIFIED})
             """,
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -200,8 +200,8 @@ class Connector(AnyConnector):
         """The fields of an object; empty where the vendor cannot tell."""
 
     @abstractmethod
-    def write(self, batch: Batch) -> Exchange[list[RowResult]]:
-        """Write a batch. Every row has one result; a row without one becomes an unknown outcome.
+    def write(self, batch: Batch) -> Exchange[Sequence[RowResult]]:
+        """Write a batch. Every row has one result (or `AllAccepted`); one without becomes an unknown outcome.
 
         Raises `DestinationError` for a fault of the whole batch; its code says what the engine
         does (`errors.ACTIONS`).
@@ -259,7 +259,7 @@ class DirectConnector(AnyConnector):
     def fields(self, object_name: str) -> list[FieldInfo]: ...
 
     @abstractmethod
-    def write(self, batch: Batch) -> list[RowResult]: ...
+    def write(self, batch: Batch) -> Sequence[RowResult]: ...
 
 
 _STATUS_CODES: Mapping[int, ErrorCode] = {

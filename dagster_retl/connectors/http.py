@@ -9,7 +9,7 @@ bisects down to the row. A 2xx that cannot be read is never taken for success.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -106,20 +106,15 @@ class HttpConnector(Connector):
     def explain(self, response: httpx.Response) -> tuple[str | None, str]:
         return vendor_words(response, self._wording)
 
-    def write(self, batch: Batch) -> Exchange[list[RowResult]]:
+    def write(self, batch: Batch) -> Exchange[Sequence[RowResult]]:
+        if batch.rows and not self._requests.one_by_one(batch.operation):
+            return (yield from self._exchange(batch))
         results: list[RowResult] = []
-        for portion in self._portions(batch):
-            results += yield from self._exchange(portion)
+        for row in batch.rows:
+            results += yield from self._exchange(replace(batch, rows=[row], idempotency_key=row.idempotency_key))
         return results
 
-    def _portions(self, batch: Batch) -> Iterator[Batch]:
-        if not self._requests.one_by_one(batch.operation):
-            yield from [batch] if batch.rows else []
-            return
-        for row in batch.rows:
-            yield replace(batch, rows=[row], idempotency_key=row.idempotency_key)
-
-    def _exchange(self, batch: Batch) -> Exchange[list[RowResult]]:
+    def _exchange(self, batch: Batch) -> Exchange[Sequence[RowResult]]:
         try:
             response = yield self._requests.build(batch)
             results = self.config.results if self._requests.has_body(batch.operation) else None

@@ -21,21 +21,25 @@ CONTENT_TYPES: Mapping[BodyKind, str] = {
 }
 
 
-def encode(kind: BodyKind, rows: Sequence[orjson.Fragment], envelope_key: str | None = None) -> bytes:
+def encode(kind: BodyKind, rows: Sequence[bytes], envelope_key: str | None = None) -> bytes:
     """A body of serialised rows; `object` takes exactly one."""
     match kind:
         case "object":
             (row,) = rows
-            return orjson.dumps(row)
+            return row
         case "ndjson":
-            return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+            return b"\n".join([*rows, b""])
         case "envelope":
-            return orjson.dumps({envelope_key: rows})
+            return orjson.dumps({envelope_key: orjson.Fragment(_array(rows))})
         case "array":
-            return orjson.dumps(rows)
+            return _array(rows)
 
 
-def key_fragment(row: Row) -> orjson.Fragment:
+def _array(rows: Sequence[bytes]) -> bytes:
+    return b"[" + b",".join(rows) + b"]"
+
+
+def key_document(row: Row) -> bytes:
     """A row's key fields as JSON; dotted names nest, decimals keep their digits."""
     nested: dict[str, Any] = {}
     for name, value in row.key_values.items():
@@ -44,7 +48,7 @@ def key_fragment(row: Row) -> orjson.Fragment:
         for parent in parents:
             place = place.setdefault(parent, {})
         place[last] = value
-    return orjson.Fragment(orjson.dumps(nested, default=_exact))
+    return orjson.dumps(nested, default=_exact)
 
 
 def _exact(value: Any) -> orjson.Fragment:

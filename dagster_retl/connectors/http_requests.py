@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from dagster_retl.connectors.base import ConnectorSpec, Request
-from dagster_retl.connectors.http_body import CONTENT_TYPES, encode, key_fragment, signature
+from dagster_retl.connectors.http_body import CONTENT_TYPES, encode, key_document, signature
 from dagster_retl.connectors.http_config import BodyKind, Delete, HttpConfig
 from dagster_retl.errors import DestinationError, ErrorCode
 from dagster_retl.model.rows import Batch, Operation
@@ -69,9 +69,9 @@ class RequestBuilder:
         if delete:
             if delete.body is None:
                 return None
-            content = encode(delete.body, [key_fragment(row) for row in batch.rows], self._config.envelope_key)
+            content = encode(delete.body, [key_document(row) for row in batch.rows], self._config.envelope_key)
         else:
-            content = encode(self._config.body, [row.json for row in batch.rows], self._config.envelope_key)
+            content = encode(self._config.body, batch.documents, self._config.envelope_key)
         if len(content) > self._batch_bytes:
             raise DestinationError(
                 f"the request would hold {len(content)} bytes; batch_bytes is {self._batch_bytes}",

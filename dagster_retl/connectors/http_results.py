@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,12 +14,14 @@ from dagster_retl.connectors.http_config import Results
 from dagster_retl.connectors.http_url import text_of
 from dagster_retl.connectors.http_words import Wording, dig, find_words
 from dagster_retl.errors import DestinationError, ErrorCode
-from dagster_retl.model.rows import Batch, Fault, Operation, RowResult
+from dagster_retl.model.rows import AllAccepted, Batch, Fault, Operation, RowResult
 
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_results(batch: Batch, response: httpx.Response, results: Results | None, wording: Wording) -> list[RowResult]:
+def read_results(
+    batch: Batch, response: httpx.Response, results: Results | None, wording: Wording
+) -> Sequence[RowResult]:
     """One result for each row of an answer of 2xx, in the batch's order.
 
     Without `results` a single row is confirmed by the status; many rows, and statuses that stand
@@ -32,9 +34,9 @@ def read_results(batch: Batch, response: httpx.Response, results: Results | None
         raise _unreadable(response.status_code, "a page of HTML")  # a login page, or a gateway's
     if results is None:
         confirmed = len(batch.rows) == 1 and response.status_code not in (202, 207)
-        return [RowResult(row.key, unconfirmed=not confirmed) for row in batch.rows]
+        return AllAccepted(batch.rows, unconfirmed=not confirmed)
     if response.status_code == 204:
-        return [RowResult(row.key) for row in batch.rows]
+        return AllAccepted(batch.rows)
     return _AnswerReader(batch, results, wording).read(_json_of(response), response.status_code)
 
 
@@ -64,13 +66,15 @@ class _AnswerReader:
     results: Results
     wording: Wording
 
-    def read(self, body: Any, status: int) -> list[RowResult]:
+    def read(self, body: Any, status: int) -> Sequence[RowResult]:
         if self.results.errors_path and not isinstance(body, Mapping):
             raise _unreadable(status, f"JSON that cannot hold {self.results.errors_path!r}")
         faults: dict[int, Fault] = {}
         for error in _items(dig(body, self.results.errors_path)):
             faults.setdefault(self._require_row(error), self._fault(error))
         ids = dict(self._record_ids(body))
+        if not faults and not ids:
+            return AllAccepted(self.batch.rows)
         return [self._result(row.key, faults.get(i), ids.get(i)) for i, row in enumerate(self.batch.rows)]
 
     def _result(self, key: str, fault: Fault | None, record_id: str | None) -> RowResult:

@@ -9,12 +9,12 @@ from typing import Protocol
 
 from dagster_retl.changes.outcomes import Status
 from dagster_retl.connectors.base import AnyConnector, Connector, DirectConnector
-from dagster_retl.engine.answers import NOT_SENT, Answer
+from dagster_retl.engine.answers import NOT_SENT, UNCONFIRMED, WRITTEN, Answer
 from dagster_retl.engine.breaker import Breaker
 from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.transport import ATTEMPTS, Traffic, Transport, backoff
 from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode, RetlError
-from dagster_retl.model.rows import Batch, Fault, Operation, Row, RowResult
+from dagster_retl.model.rows import AllAccepted, Batch, Fault, Operation, Row, RowResult
 
 ROW_ATTEMPTS = 5
 """How often a row that the destination has locked is sent within one run."""
@@ -199,6 +199,9 @@ class Dispatch:
         return []
 
     def _settle_rows(self, part: _Part, results: Sequence[RowResult]) -> list[_Part]:
+        if isinstance(results, AllAccepted) and len(results) == len(self._answers) and not part.ambiguous:
+            self._answers = [UNCONFIRMED if results.unconfirmed else WRITTEN] * len(results)
+            return []
         by_key = {result.key: result for result in results}
         found = {position: by_key.get(self._row(position).key) for position in part.positions}
         timed_out = {position for position, result in found.items() if _code(result) is ErrorCode.TIMEOUT}

@@ -1,21 +1,46 @@
-"""The payload of a plan: what is sent, as JSON, in order, cut into batches by rows and bytes."""
+"""The payload of a plan: what is sent, as JSON, in order, cut into batches by rows and bytes.
+
+It is written twice while it is made: with its documents into a spool, from which delivery reads, and without
+them into the manifest, which outlives the run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from dagster_retl.changes.snapshot import literal
-from dagster_retl.mapping.wire import json_sql
-from dagster_retl.model.rows import FieldType, WireForm
+from dagster_retl.engine.documents import chosen_rows, write_documents
+from dagster_retl.engine.parallel import map_in_order
+from dagster_retl.engine.plan import Plan
+from dagster_retl.engine.spool import Spool
+from dagster_retl.engine.workspace import Workspace
+from dagster_retl.model.rows import WireForm
 
-_SIZES_ROWS = 100_000
+_REMOVALS = 50_000
+
+MANIFEST = pa.schema(
+    [
+        ("batch", pa.int32()),
+        ("position", pa.int32()),
+        ("operation", pa.string()),
+        ("removal", pa.bool_()),
+        ("key", pa.string()),
+        ("record_keys", pa.string()),
+        ("content", pa.uuid()),
+        ("record_id", pa.string()),
+        ("has_letter", pa.bool_()),
+    ]
+)
+"""See `changes.fold`."""
+DOCUMENT = "document"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,72 +59,111 @@ class Limits:
         return self.removal_rows if removal else self.rows
 
 
-def write_payload(
-    connection: duckdb.DuckDBPyConnection, fields: tuple[FieldType, ...], form: WireForm, limits: Limits
-) -> int:
-    """Create `payload` and `documents` from `sends` and `mapped_rows`; returns the number of batches.
+class Payload:
+    """The payload of one plan. `spool`: its rows by place; after `write`, `batches`: how many there are.
 
-    A document is not kept: it is written when it is sent, and once before, for its size. That is cheaper than
-    writing it to the disk and reading it back. `documents` takes the range of `pos` and that of `n` which belongs
-    to it, and writes documents after it found the rows: most rows of a query are not sent.
+    with_fields: the mapped fields go along, for connectors that read exact values.
     """
-    connection.execute(f"""
-        CREATE MACRO documents(first_pos, last_pos, first_n, last_n) AS TABLE
-        SELECT "retl:pos", {json_sql(fields, form)} AS "retl:document"
-        FROM mapped_rows JOIN (
-            SELECT pos AS "retl:pos", n AS "retl:sent" FROM sends
-            WHERE pos BETWEEN first_pos AND last_pos AND NOT removal
-        ) ON "retl:sent" = "retl:n"
-        WHERE "retl:n" BETWEEN first_n AND last_n
-    """)
-    batches = 0
-    connection.execute("CREATE TABLE starts (batch INTEGER, start BIGINT)")
-    for starts in _starts(connection, limits):
-        numbers = np.arange(batches, batches + len(starts), dtype=np.int32)
-        connection.register("more_starts", pa.table({"batch": numbers, "start": starts}))
-        connection.execute("INSERT INTO starts SELECT * FROM more_starts")
-        connection.unregister("more_starts")
-        batches += len(starts)
-    connection.execute("""
-        CREATE VIEW payload AS
-        SELECT p.*, b.batch, (p.pos - b.start)::INTEGER AS position FROM sends p ASOF JOIN starts b ON p.pos >= b.start
-    """)
-    return batches
+
+    def __init__(self, space: Workspace, plan: Plan, form: WireForm, limits: Limits, *, with_fields: bool) -> None:
+        self._space = space
+        self._plan = plan
+        self._form = form
+        self._fields = plan.fields if with_fields else ()
+        self._cutters = {removal: _Numbering(limits, removal) for removal in (False, True)}
+        self.spool = Spool(space.folder / "payload")
+        self.batches = 0
+
+    def write(self, forgotten: str, manifest: Path) -> None:
+        """Fill the spool, and write the manifest with the keys of the query `forgotten` to a file."""
+        place = 0
+        with pq.ParquetWriter(manifest, MANIFEST, compression="lz4", use_dictionary=["operation"]) as writer:
+            for rows in self._rows():
+                numbered = self._number(rows)
+                self.spool.append(place, place + rows.num_rows - 1, numbered)
+                writer.write_table(numbered.select(MANIFEST.names))
+                place += rows.num_rows
+            for block in self._space.connection.cursor().sql(_forgotten(forgotten)).to_arrow_reader(_REMOVALS):
+                writer.write_batch(block.cast(MANIFEST))
+
+    def _number(self, rows: pa.Table) -> pa.Table:
+        """A table of writes or of removals, told which batches its rows are in."""
+        sizes = pc.binary_length(rows[DOCUMENT]).to_numpy().astype(np.int64)
+        batch, position, self.batches = self._cutters[rows["removal"][0].as_py()].number(sizes, self.batches)
+        return rows.add_column(0, "batch", pa.array(batch)).add_column(1, "position", pa.array(position))
+
+    def _rows(self) -> Iterator[pa.Table]:
+        """Rows of the query in its order, then removals; each table is of one kind and has rows."""
+        if self._plan.rows is not None and self._plan.totals.send:
+            work = partial(self._documents, self._plan.rows)
+            for table in map_in_order(work, self._plan.rows.ranges(), self._space.threads):
+                if table is not None:
+                    yield table
+        removals = f'SELECT {_COLUMNS}, encode(record_keys) AS "{DOCUMENT}" FROM sends WHERE removal ORDER BY key'
+        for block in self._space.connection.cursor().sql(removals).to_arrow_reader(_REMOVALS):
+            yield self._without_fields(pa.Table.from_batches([block]).cast(_SENDS))
+
+    def _documents(self, mapped: Spool, block: tuple[int, int]) -> pa.Table | None:
+        """What is sent of a block of mapped rows; None: nothing."""
+        first, last = block
+        cursor = self._space.connection.cursor()
+        query = f"SELECT n, {_COLUMNS} FROM sends WHERE n BETWEEN {first} AND {last} ORDER BY n"
+        sends = cursor.sql(query).to_arrow_table()
+        cursor.close()
+        if not sends.num_rows:
+            return None
+        rows = chosen_rows(mapped.read(first), sends["n"].to_numpy())
+        document = write_documents(self._space.connection, rows, self._plan.fields, self._form)
+        table = sends.drop_columns(["n"]).append_column(DOCUMENT, document).cast(_SENDS)
+        for field in self._fields:
+            table = table.append_column(column_of(field.name), rows[field.name])
+        return table
+
+    def _without_fields(self, removals: pa.Table) -> pa.Table:
+        for field in self._fields:
+            removals = removals.append_column(column_of(field.name), pa.nulls(removals.num_rows, field.arrow_type))
+        return removals
 
 
-def write_manifest(connection: duckdb.DuckDBPyConnection, forgotten: str, path: Path) -> None:
-    """Write what the payload will do, and the keys of the query `forgotten`, to a Parquet file."""
-    connection.execute(f"""
-        COPY (
-            SELECT batch, position, operation, removal, key, record_keys, content, record_id, has_letter FROM payload
-            UNION ALL
-            SELECT NULL, NULL, 'forget', FALSE, key, record_keys, fingerprint, record_id, FALSE FROM ({forgotten})
-        ) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4_raw)
-    """)
+def column_of(field: str) -> str:
+    """The spool's column for a mapped field, whatever that is called."""
+    return f"field:{field}"
 
 
-def _sizes(connection: duckdb.DuckDBPyConnection) -> str:
-    """A query for pos, removal and the bytes of each document, in order."""
-    ((first, last, end),) = connection.execute("SELECT min(n), max(n), max(pos) FROM sends").fetchall()
-    removed = "SELECT pos, TRUE AS removal, strlen(record_keys) AS size FROM sends WHERE removal"
-    if first is None:
-        return f"{removed} ORDER BY pos"
+_COLUMNS = ", ".join(MANIFEST.names[2:])
+_SENDS = pa.schema([*list(MANIFEST)[2:], (DOCUMENT, pa.binary())])
+
+
+def _forgotten(query: str) -> str:
     return f"""
-        SELECT "retl:pos" AS pos, FALSE AS removal, strlen("retl:document") AS size
-        FROM documents(0, {end}, {first}, {last})
-        UNION ALL {removed} ORDER BY pos
+        SELECT NULL::INTEGER AS batch, NULL::INTEGER AS position, 'forget' AS operation, FALSE AS removal,
+            key, record_keys, fingerprint AS content, record_id, FALSE AS has_letter FROM ({query})
     """
 
 
-def _starts(connection: duckdb.DuckDBPyConnection, limits: Limits) -> Iterator[npt.NDArray[np.int64]]:
-    """The first `pos` of each batch, in order. A batch has one kind of operation, and at least one row."""
-    cutters = {removal: Cutter(limits.rows_of(removal), limits.bytes) for removal in (False, True)}
-    for block in connection.cursor().sql(_sizes(connection)).to_arrow_reader(_SIZES_ROWS):
-        positions, removals = np.asarray(block.column("pos")), block.column("removal").to_numpy(zero_copy_only=False)
-        sizes = np.asarray(block.column("size")) + limits.overhead
-        for removal in (False, True):  # removals come last
-            these = removals == removal
-            yield positions[these][cutters[removal].cut(sizes[these])]
+class _Numbering:
+    """Numbers the rows of one kind: a batch has one kind of operation, and at least one row."""
+
+    def __init__(self, limits: Limits, removal: bool) -> None:
+        self._cutter = Cutter(limits.rows_of(removal), limits.bytes)
+        self._overhead = limits.overhead
+        self._batch_begin = 0
+        self._rows = 0
+
+    def number(
+        self, sizes: npt.NDArray[np.int64], batches: int
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], int]:
+        """For rows of these sizes: their batch, their place in it; and how many batches there are now.
+
+        batches: how many there were; the last of them goes on if it is of this kind and has room.
+        """
+        places = np.arange(self._rows, self._rows + len(sizes))
+        begins = np.zeros(len(sizes), dtype=np.int64)
+        begins[self._cutter.cut(sizes + self._overhead)] = 1
+        numbers = batches - 1 + np.cumsum(begins)
+        starts = np.maximum.accumulate(np.where(begins, places, self._batch_begin))
+        self._batch_begin, self._rows = int(starts[-1]), self._rows + len(sizes)
+        return numbers.astype(np.int32), (places - starts).astype(np.int32), batches + int(begins.sum())
 
 
 class Cutter:

@@ -10,8 +10,9 @@ from typing import Any
 import duckdb
 
 from dagster_retl.changes.diff import PlanTotals
+from dagster_retl.engine.documents import documents_of
+from dagster_retl.engine.spool import Spool
 from dagster_retl.errors import GuardTrippedError
-from dagster_retl.mapping.wire import json_sql
 from dagster_retl.model.rows import FieldType, WireForm
 
 SAMPLE_ROWS = 5
@@ -37,7 +38,10 @@ class FailingRow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do. guards: those that would stop it. warnings: what a person should know."""
+    """What a run would do. guards: those that would stop it. warnings: what a person should know.
+
+    fields, rows: the mapped rows, for the run that goes on with this plan; payload: what it sends, in batches.
+    """
 
     totals: PlanTotals
     batches: int
@@ -47,28 +51,21 @@ class Plan:
     warnings: Sequence[str] = ()
     reason: str = ""
     fields: Sequence[FieldType] = field(default=(), repr=False)
+    rows: Spool | None = field(default=None, repr=False)
+    payload: Spool | None = field(default=None, repr=False)
 
 
-def sample(connection: duckdb.DuckDBPyConnection, fields: tuple[FieldType, ...], form: WireForm) -> list[PlannedRow]:
+def sample(
+    connection: duckdb.DuckDBPyConnection, rows: Spool, fields: tuple[FieldType, ...], form: WireForm
+) -> list[PlannedRow]:
     """A few rows of each kind of change. Run after the diff."""
-    document = json_sql(fields, form)
-    rows = connection.execute(f"""
-        SELECT change, record_keys, document FROM (
-            SELECT CASE WHEN p.removal THEN 'delete' WHEN c.added THEN 'create' ELSE 'update' END AS change,
-                p.record_keys, coalesce(s."retl:document", '{{}}') AS document,
-                row_number() OVER (PARTITION BY p.removal, c.added ORDER BY p.pos) AS place
-            FROM (SELECT * FROM sends ORDER BY pos LIMIT 1000) p
-            LEFT JOIN classified c ON c.n = p.n
-            LEFT JOIN (SELECT "retl:n", {document} AS "retl:document" FROM mapped_rows WHERE "retl:n" IN
-                (SELECT n FROM sends ORDER BY pos LIMIT 1000)) s ON s."retl:n" = p.n
-            UNION ALL
-            SELECT 'delete', record_keys, '{{}}', row_number() OVER (ORDER BY pos) FROM sends
-            WHERE removal AND pos >= 1000
-        ) WHERE place <= {SAMPLE_ROWS} ORDER BY change, place
+    chosen = connection.execute(f"""
+        (SELECT 'create', n, record_keys FROM sends WHERE added ORDER BY n LIMIT {SAMPLE_ROWS}) UNION ALL
+        (SELECT 'update', n, record_keys FROM sends WHERE NOT added AND NOT removal ORDER BY n LIMIT {SAMPLE_ROWS})
+        UNION ALL (SELECT 'delete', n, record_keys FROM sends WHERE removal ORDER BY key LIMIT {SAMPLE_ROWS})
     """).fetchall()
-    return [PlannedRow(change, json.loads(keys), json.loads(values)) for change, keys, values in rows][
-        : 3 * SAMPLE_ROWS
-    ]
+    documents = documents_of(connection, rows, [n for _, n, _ in chosen if n is not None], fields, form)
+    return [PlannedRow(change, json.loads(keys), json.loads(documents.get(n, b"{}"))) for change, n, keys in chosen]
 
 
 def sample_failing(connection: duckdb.DuckDBPyConnection) -> list[FailingRow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +15,8 @@ from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.engine.destination import Discovery
 from dagster_retl.engine.guards import contract_guard, plan_guards
 from dagster_retl.engine.plan import Plan, sample, sample_failing
-from dagster_retl.engine.stage import Stage
+from dagster_retl.engine.spool import Spool
+from dagster_retl.engine.stage import BLOCK_ROWS, Stage
 from dagster_retl.engine.workspace import Workspace
 from dagster_retl.errors import ConfigurationError, GuardTrippedError
 from dagster_retl.mapping.compile import compile_mapping
@@ -57,36 +58,38 @@ class Planner:
             retry_parked=self.options.full_refresh or bool(self.options.replay),
             by_key=bool(self.options.keys),
             limit=self.options.limit,
+            keyed=bool(self.sync.key_fields),
         )
 
     def plan(self, memory: Memory, discovery: Discovery, *, reason: str) -> Plan:
         """Read everything, decide everything. A tripped guard is in the plan, not raised."""
-        fields, notes = self._stage(memory.pointer)
+        fields, rows, notes = self._stage(memory.pointer)
         self._remember(memory)
         totals = diff(self.space.connection, self.rules)
         warnings = [*notes, *([f"no removals: {totals.removals_held}"] if totals.removals_held else [])]
         return Plan(
             totals=totals,
             batches=0,
-            samples=sample(self.space.connection, fields, self.connector.spec.wire_form),
+            samples=sample(self.space.connection, rows, fields, self.connector.spec.wire_form),
             failing=sample_failing(self.space.connection),
             guards=self._guards(fields, totals, memory.pointer, discovery),
             warnings=warnings,
             reason=reason,
             fields=fields,
+            rows=rows,
         )
 
-    def _stage(self, pointer: Pointer) -> tuple[tuple[FieldType, ...], Sequence[str]]:
+    def _stage(self, pointer: Pointer) -> tuple[tuple[FieldType, ...], Spool, Sequence[str]]:
         with (
-            self.source.read(self.sql) as extract,
+            self.source.read(self.sql, block_rows=BLOCK_ROWS) as extract,
             compile_mapping(self.sync.field_mappings, extract.schema) as mapping,
         ):
             form = self.connector.key_form(self.sync.object_name)
             stage = Stage(
                 mapping.fields, form, self.connector.spec.wire_form, pointer.fingerprint_version, self._asked(form)
             )
-            stage.fill(self.space.connection, mapping, extract)
-            return tuple(mapping.fields), extract.notes
+            rows = stage.fill(self.space, mapping, extract)
+            return tuple(mapping.fields), rows, extract.notes
 
     def _asked(self, form: KeyForm) -> list[str]:
         names = self.sync.key_fields
@@ -123,8 +126,3 @@ class Planner:
             contract = contract_guard(self.sync, fields, discovery.fields(self.sync.object_name))
             tripped = [contract, *tripped] if contract else tripped
         return [guard for guard in tripped if Guard(guard.guard) not in self.options.overrides]
-
-
-def with_batches(plan: Plan, batches: int) -> Plan:
-    """The plan, once its payload is cut."""
-    return replace(plan, batches=batches)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from datetime import timedelta
 from sqlalchemy import Connection
 
 from dagster_retl.changes.outcomes import Status
-from dagster_retl.engine.answers import Answer, to_outcomes
+from dagster_retl.engine.answers import Answer, common, to_outcomes
 from dagster_retl.engine.feed import NumberedBatch
 from dagster_retl.errors import ACTIONS, Action
 from dagster_retl.model.redactor import Redactor
@@ -50,15 +51,21 @@ class Recorded:
     resolved: int = 0
 
     def count(self, answered: Answered) -> None:
-        written = sum(a.status in (Status.WRITTEN, Status.UNCONFIRMED) for a in answered.answers)
-        failed = sum(a.status in (Status.FAILED, Status.GONE) for a in answered.answers)
+        counted = _counted(answered.answers)
+        written = counted[Status.WRITTEN] + counted[Status.UNCONFIRMED]
+        failed = counted[Status.FAILED] + counted[Status.GONE]
         if answered.batch.removal:
             self.deleted += written
             self.delete_failed += failed
             return
         self.written += written
-        self.unconfirmed += sum(a.status is Status.UNCONFIRMED for a in answered.answers)
+        self.unconfirmed += counted[Status.UNCONFIRMED]
         self.failed += failed
+
+
+def _counted(answers: Sequence[Answer]) -> Counter[Status]:
+    shared = common(answers)
+    return Counter({shared.status: len(answers)}) if shared else Counter(answer.status for answer in answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +130,22 @@ class Recorder:
     def _write(self, group: Sequence[_Submission]) -> None:
         if self._failure is not None:
             raise self._failure
+        answered = [submission.answered for submission in group if submission.answered is not None]
+        starting = [submission.starting for submission in group if submission.starting is not None]
+        outcomes = {each.batch.number: to_outcomes(each.answers).encode() for each in answered}
         with self._store.fenced(self._lease) as connection:
-            for submission in group:
-                if submission.answered is not None:
-                    self._record(connection, submission.answered)
-            starting = [submission.starting for submission in group if submission.starting is not None]
-            if starting:
-                self._store.ledger.start(connection, self._lease.run_id, self._lease.sync_id, starting)
+            self._store.ledger.record(connection, self._lease.run_id, outcomes)
+            for each in answered:
+                self._write_letters(connection, each)
+            self._store.ledger.start(connection, self._lease.run_id, self._lease.sync_id, starting)
 
-    def _record(self, connection: Connection, answered: Answered) -> None:
-        batch, lease, letters = answered.batch, self._lease, self._store.dead_letters
-        self._store.ledger.record(connection, lease.run_id, batch.number, to_outcomes(answered.answers).encode())
-        failures = self._failures(answered)
-        if failures:
+    def _write_letters(self, connection: Connection, answered: Answered) -> None:
+        rows, lease, letters = answered.batch.rows, self._lease, self._store.dead_letters
+        if common(answered.answers) is None:
+            failures = self._failures(answered)
             self.totals.opened += letters.fail(connection, lease.sync_id, self._epoch, lease.run_id, failures)
         for resolution, statuses in _RESOLUTIONS.items():
-            keys = [
-                row.key
-                for row, answer in zip(batch.rows, answered.answers, strict=True)
-                if row.has_letter and answer.status in statuses
-            ]
+            keys = [rows[place].key for place in rows.with_letter if answered.answers[place].status in statuses]
             if keys:
                 self.totals.resolved += letters.resolve_keys(
                     connection, lease.sync_id, self._epoch, keys, resolution, lease.run_id

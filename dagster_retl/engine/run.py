@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -22,11 +23,11 @@ from dagster_retl.engine.commit import Books, Closer, Folded
 from dagster_retl.engine.delivery import Delivery, Target
 from dagster_retl.engine.destination import Discovery
 from dagster_retl.engine.ending import INTERRUPTED, Ending, ending_of
-from dagster_retl.engine.feed import Feed
+from dagster_retl.engine.feed import Intents, batches
 from dagster_retl.engine.keeper import LeaseKeeper
-from dagster_retl.engine.payload import Limits, write_manifest, write_payload
+from dagster_retl.engine.payload import Limits, Payload
 from dagster_retl.engine.plan import Plan, failure_message
-from dagster_retl.engine.planning import Planner, with_batches
+from dagster_retl.engine.planning import Planner
 from dagster_retl.engine.recall import Chosen, choose_pointer, recall
 from dagster_retl.engine.recorder import Recorder
 from dagster_retl.engine.suspicion import suspects_of
@@ -200,19 +201,12 @@ class _Execution:
 
     def _make_durable(self, plan: Plan, pointer: Pointer) -> tuple[Books, Plan]:
         """Manifest, totals and early dead letters, before the first request (PROTOCOL 4)."""
-        run, connection = self._run, self._space.connection
-        connector = run.connector
-        limits = Limits(
-            rows=connector.batch_rows_for(self._planner.rules.operation),
-            removal_rows=connector.batch_rows_for(Operation.DELETE),
-            bytes=max(1, connector.batch_bytes - connector.frame_bytes),
-        )
-        batches = write_payload(connection, tuple(plan.fields), connector.spec.wire_form, limits)
+        run, connector = self._run, self._run.connector
+        payload = self._payload(plan)
         stored = None
-        if batches or self._forgets():
+        if plan.totals.send or plan.totals.removals_sent or self._forgets():
             name = manifest_name(run.store.uuid, run.sync.id, self._lease.token)
-            forgotten = forgotten_query(self._planner.rules)
-            stored = run.state.write(name, lambda path: write_manifest(connection, forgotten, path))
+            stored = run.state.write(name, partial(payload.write, forgotten_query(self._planner.rules)))
         books = Books(
             epoch=pointer.epoch,
             mode=run.sync.sync_mode,
@@ -225,7 +219,16 @@ class _Execution:
         )
         with run.store.fenced(self._lease) as conn:
             books = self._record_plan(conn, books, pointer)
-        return books, with_batches(plan, batches)
+        return books, replace(plan, payload=payload.spool, batches=payload.batches)
+
+    def _payload(self, plan: Plan) -> Payload:
+        connector = self._run.connector
+        limits = Limits(
+            rows=connector.batch_rows_for(self._planner.rules.operation),
+            removal_rows=connector.batch_rows_for(Operation.DELETE),
+            bytes=max(1, connector.batch_bytes - connector.frame_bytes),
+        )
+        return Payload(self._space, plan, connector.spec.wire_form, limits, with_fields=connector.reads_values)
 
     def _forgets(self) -> bool:
         query = f"SELECT count(*) FROM ({forgotten_query(self._planner.rules)})"
@@ -300,24 +303,23 @@ class _Execution:
         """Send all batches. A delivery that ends early is folded and closed before its error is raised."""
         try:
             with closing(delivery.recorder):
-                if plan.batches:
+                if plan.payload is not None:
                     workers = min(self._run.connector.concurrency, plan.batches)
-                    delivery.run(self._feed(plan, books).batches(), workers)
+                    delivery.run(batches(plan.payload, self._intents(plan, books)), workers)
         except LeaseLostError:
             raise
         except BaseException as error:
             self._finish(self._add_up(books, delivery, pointer), self._ending_of(error))
             raise
 
-    def _feed(self, plan: Plan, books: Books) -> Feed:
+    def _intents(self, plan: Plan, books: Books) -> Intents:
         """Intents name the manifest: a run that a retried step goes on with has another one."""
         run = self._run
         insert = run.sync.sync_mode is SyncMode.INSERT
-        return Feed(
-            self._space.connection,
-            plan.fields if run.connector.reads_values else (),
-            intent=f"{run.sync.id}-{books.epoch}" if insert else f"{run.sync.id}-{books.epoch}-{books.manifest}",
+        return Intents(
+            f"{run.sync.id}-{books.epoch}" if insert else f"{run.sync.id}-{books.epoch}-{books.manifest}",
             by_key=insert,
+            fields=plan.fields if run.connector.reads_values else (),
         )
 
     def _add_up(self, books: Books, delivery: Delivery, pointer: Pointer) -> Folded:

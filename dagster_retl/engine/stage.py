@@ -1,22 +1,37 @@
 """Staging: the whole query result, mapped, keyed and fingerprinted, in the run's workspace.
 
-Nothing is decided and nothing is sent before the last row was read (a duplicate may come last).
+Nothing is decided and nothing is sent before the last row was read (a duplicate may come last). What the
+diff looks at goes into one file of narrow columns; the mapped fields, which only rows that are sent need,
+into a spool. Blocks are worked on side by side while the next ones are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
-import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dagster_retl.changes.fingerprint import fingerprint_sql
 from dagster_retl.changes.keys import key_sql, record_keys_sql
-from dagster_retl.mapping.compile import CompiledMapping
+from dagster_retl.changes.snapshot import literal
+from dagster_retl.engine.parallel import map_in_order
+from dagster_retl.engine.spool import Spool
+from dagster_retl.engine.workspace import Workspace
+from dagster_retl.mapping.compile import ERROR, ERROR_FIELD, CompiledMapping
 from dagster_retl.mapping.wire import unsendable_sql
 from dagster_retl.model.rows import FieldType, KeyForm, WireForm
 from dagster_retl.sources.base import Extract
+
+NUMBER = "retl:n"
+"""The column of a spooled row's number, beside the mapped fields, whatever these are called."""
+
+
+BLOCK_ROWS = 32_768
+"""Rows of a block: many enough that what each block costs by itself does not count, few enough to hold several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,82 +44,121 @@ class Stage:
     fingerprint_version: int
     asked: Sequence[str] = ()
 
-    def fill(self, connection: duckdb.DuckDBPyConnection, mapping: CompiledMapping, extract: Extract) -> int:
-        """Create and fill the table `mapped_rows` and the view `staged`; returns how many rows the query gave.
-
-        `mapped_rows` has the mapped fields under their own names, whatever these are, and beside them the
-        columns of `staged`, whose names begin with `retl:` there.
-        """
-        self._ask(connection)
-        read = 0
-        connection.execute("BEGIN")
-        for number, block in enumerate(_at_least_one(extract)):
-            connection.register("incoming", mapping.apply(block))
-            verb = "INSERT INTO mapped_rows" if number else "CREATE TABLE mapped_rows AS"
-            connection.execute(f"{verb} {self._select(read)}")
-            connection.unregister("incoming")
-            read += block.num_rows
-        if not self._keyed:
-            connection.execute(_NUMBER_EQUALS)
-        connection.execute(_STAGED)
-        connection.execute("COMMIT")
-        return read
+    def fill(self, space: Workspace, mapping: CompiledMapping, extract: Extract) -> Spool:
+        """Create `staged` (see `changes.diff`) and `asked`; returns the mapped rows, in blocks by `n`."""
+        self._ask(space)
+        spool = Spool(space.folder / "rows")
+        file = space.folder / "staged.parquet"
+        work = _Work(self, space, spool)
+        blocks = _numbered(mapping, extract)
+        with pq.ParquetWriter(file, _SCHEMA, compression="lz4", use_dictionary=_DICTIONARIES) as writer:
+            for table in map_in_order(work.stage, blocks, space.threads):
+                writer.write_table(table)
+        space.connection.execute(f"CREATE VIEW staged AS {self._staged(literal(str(file)))}")
+        return spool
 
     @property
-    def _keyed(self) -> bool:
+    def keyed(self) -> bool:
         return any(field.key for field in self.fields)
 
-    def _ask(self, connection: duckdb.DuckDBPyConnection) -> None:
-        connection.execute("CREATE TABLE asked (key VARCHAR)")
+    def _ask(self, space: Workspace) -> None:
+        space.connection.execute("CREATE TABLE asked (key VARCHAR)")
         if self.asked:
-            connection.register("asked_keys", pa.table({"key": list(self.asked)}))
-            connection.execute("INSERT INTO asked SELECT DISTINCT key FROM asked_keys")
-            connection.unregister("asked_keys")
+            space.connection.register("asked_keys", pa.table({"key": list(self.asked)}))
+            space.connection.execute("INSERT INTO asked SELECT DISTINCT key FROM asked_keys")
+            space.connection.unregister("asked_keys")
 
-    def _select(self, offset: int) -> str:
-        names = ", ".join(f"m.{_quoted(field.name)}" for field in self.fields)
-        among = f"WHERE {_ASKED}" if self.asked else ""
-        key = key_sql(self.fields, self.key_form) if self._keyed else "NULL::VARCHAR"
-        record_keys = record_keys_sql(self.fields) if self._keyed else "'{}'"
+    def _staged(self, file: str) -> str:
+        """Rows without a key are told apart by content and by their number among equals."""
+        if self.keyed:
+            return f"SELECT * FROM read_parquet({file})"
+        return f"""
+            SELECT * REPLACE (CASE WHEN error IS NULL THEN fingerprint::VARCHAR || '#' ||
+                row_number() OVER (PARTITION BY fingerprint ORDER BY n) END AS key) FROM read_parquet({file})
+        """
+
+    def columns(self) -> str:
+        """The query for the narrow columns of the block `incoming`."""
+        key = key_sql(self.fields, self.key_form) if self.keyed else "NULL::VARCHAR"
+        record_keys = record_keys_sql(self.fields) if self.keyed else "'{}'"
         unsendable = unsendable_sql(self.fields, self.wire_form) or "NULL"
+        among = f"WHERE {_ASKED}" if self.asked else ""
         return f"""
             SELECT * FROM (
-                SELECT row_number() OVER () + {offset} AS "retl:n", {key} AS "retl:key",
-                    {record_keys} AS "retl:record_keys",
-                    {fingerprint_sql(self.fields, self.fingerprint_version)} AS "retl:fingerprint",
-                    _error_field AS "retl:error_field", _error AS "retl:error",
-                    {unsendable}::VARCHAR AS "retl:unsendable", {names}
-                FROM incoming m
+                SELECT "{NUMBER}" AS n, {key} AS key, {record_keys} AS record_keys,
+                    {fingerprint_sql(self.fields, self.fingerprint_version)} AS fingerprint,
+                    {ERROR_FIELD} AS error_field, {ERROR} AS error, {unsendable}::VARCHAR AS unsendable
+                FROM incoming
             ) {among}
         """
 
 
-_ASKED = '"retl:key" IN (SELECT key FROM asked) OR ("retl:key" IS NULL AND "retl:error" IS NOT NULL)'
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is done with a block, in any thread."""
+
+    stage_: Stage
+    space: Workspace
+    spool: Spool
+
+    def stage(self, block: pa.Table) -> pa.Table:
+        """Compute the narrow columns of a block and spool its mapped fields."""
+        with closing(self.space.connection.cursor()) as cursor:
+            cursor.register("incoming", block)
+            table = _in_order(cursor.sql(self.stage_.columns()).to_arrow_table())
+        rows = block.drop_columns([ERROR_FIELD, ERROR])
+        if table.num_rows < rows.num_rows:
+            rows = rows.take(np.searchsorted(rows[NUMBER].to_numpy(), table["n"].to_numpy()))
+        if rows.num_rows:
+            self.spool.append(rows[NUMBER][0].as_py(), rows[NUMBER][-1].as_py(), rows)
+        return table.cast(_SCHEMA)
+
+
+_ASKED = "key IN (SELECT key FROM asked) OR (key IS NULL AND error IS NOT NULL)"
 """A row whose key cannot be computed may be one of those that are asked for."""
 
-_NUMBER_EQUALS = """
-    CREATE OR REPLACE TABLE mapped_rows AS
-    SELECT * REPLACE (
-        CASE WHEN "retl:error" IS NULL THEN "retl:fingerprint"::VARCHAR || '#' ||
-            row_number() OVER (PARTITION BY "retl:fingerprint" ORDER BY "retl:n") END AS "retl:key"
-    ) FROM mapped_rows
-"""
-"""Rows without a key are told apart by content and by their number among equals."""
-
-_COLUMNS = ("n", "key", "record_keys", "fingerprint", "error_field", "error", "unsendable")
-_NAMED = ", ".join(f'"retl:{name}" AS {name}' for name in _COLUMNS)
-_STAGED = f"CREATE VIEW staged AS SELECT {_NAMED} FROM mapped_rows"
-
-
-def _at_least_one(extract: Extract) -> Iterator[pa.RecordBatch]:
-    """The blocks, or one empty block where the query gave none: the table needs its columns."""
-    empty = True
-    for block in extract.blocks:
-        empty = False
-        yield block
-    if empty:
-        yield pa.RecordBatch.from_pylist([], schema=extract.schema)
+_SCHEMA = pa.schema(
+    [
+        ("n", pa.int64()),
+        ("key", pa.string()),
+        ("record_keys", pa.string()),
+        ("fingerprint", pa.uuid()),
+        ("error_field", pa.string()),
+        ("error", pa.string()),
+        ("unsendable", pa.string()),
+    ]
+)
+_DICTIONARIES = ["error_field", "error", "unsendable"]
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def _in_order(table: pa.Table) -> pa.Table:
+    """As the rows came: DuckDB keeps to that with one block, but need not."""
+    numbers = table["n"].to_numpy()
+    return table if (np.diff(numbers) > 0).all() else table.take(np.argsort(numbers))
+
+
+def _numbered(mapping: CompiledMapping, extract: Extract) -> Iterator[pa.Table]:
+    """Mapped blocks whose rows are numbered from 1."""
+    start = 1
+    for block in _full(extract.blocks):
+        numbers = pa.array(np.arange(start, start + block.num_rows, dtype=np.int64))
+        start += block.num_rows
+        yield mapping.apply(block).append_column(NUMBER, numbers)
+
+
+def _full(blocks: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Small blocks put together: each costs some milliseconds, whatever its size."""
+    waiting: list[pa.RecordBatch] = []
+    held = 0
+    for block in blocks:
+        if waiting and held + block.num_rows > BLOCK_ROWS:
+            yield _together(waiting)
+            waiting, held = [], 0
+        waiting.append(block)
+        held += block.num_rows
+    if waiting:
+        yield _together(waiting)
+
+
+def _together(blocks: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return blocks[0] if len(blocks) == 1 else pa.concat_batches(blocks)

@@ -1,4 +1,4 @@
-"""Where a run computes: a DuckDB database of its own in the spill folder, gone when the run ends."""
+"""Where a run computes: a DuckDB database and a folder of its own in the spill folder, gone when the run ends."""
 
 from __future__ import annotations
 
@@ -11,32 +11,36 @@ from pathlib import Path
 
 import duckdb
 
+from dagster_retl.engine.machine import processors, spare_memory
 from dagster_retl.errors import ErrorCode, RetlError
 from dagster_retl.model.project import EngineSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The run's DuckDB connection and its folder for files."""
+    """The run's DuckDB connection, its folder for files, and how many threads it may keep busy."""
 
     connection: duckdb.DuckDBPyConnection
     folder: Path
+    threads: int
 
 
 @contextmanager
 def workspace(settings: EngineSettings) -> Iterator[Workspace]:
     """Open a workspace with the memory, threads and spill folder of `engine:`."""
     folder = _folder(settings.spill)
+    threads = settings.threads or processors()
+    memory = settings.memory or spare_memory()
     try:
         connection = duckdb.connect(
-            str(folder / "run.duckdb"),
-            config={"memory_limit": f"{settings.memory // 1_000_000}MB", "threads": settings.threads},
+            str(folder / "run.duckdb"), config={"memory_limit": f"{memory // 1_000_000}MB", "threads": threads}
         )
         try:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET preserve_insertion_order = false")
+            connection.execute("SET arrow_lossless_conversion = true")  # a UUID as 16 bytes, not as text
             connection.execute(f"SET temp_directory = '{folder / 'spill'}'")
-            yield Workspace(connection, folder)
+            yield Workspace(connection, folder, threads)
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             raise _no_room(error, folder) from error
         finally:

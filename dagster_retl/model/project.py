@@ -137,17 +137,17 @@ class Retention(Definition):
 class EngineSettings(Definition):
     """What a run may use of this machine."""
 
-    memory: ByteSize = 300_000_000
-    """Bytes of memory for the embedded compute engine."""
-    threads: int = Field(2, ge=1, le=256)
-    """Threads of the embedded compute engine."""
+    memory: ByteSize | None = None
+    """Bytes of memory for the embedded compute engine; unset: an eighth of what there is, 128MB at most."""
+    threads: int | None = Field(None, ge=1, le=256)
+    """Threads of the embedded compute engine; unset: as many as there are processors."""
     spill: str | None = None
     """Folder for what does not fit into memory, relative to retl.yaml; unset: the system's temporary folder."""
 
     @field_validator("memory")
     @classmethod
-    def _enough_memory(cls, value: int) -> int:
-        if value < _LEAST_MEMORY:
+    def _enough_memory(cls, value: int | None) -> int | None:
+        if value is not None and value < _LEAST_MEMORY:
             raise ValueError("less than 32MB is not enough to work with; a number without a unit is bytes")
         return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import orjson
 
@@ -81,6 +81,12 @@ class Batch:
     key_fields: tuple[str, ...] = ()
     idempotency_key: str = ""
 
+    @property
+    def documents(self) -> Sequence[bytes]:
+        """The JSON of each row, for connectors that only wrap it."""
+        documents: Sequence[bytes] | None = getattr(self.rows, "documents", None)
+        return [orjson.dumps(row.json) for row in self.rows] if documents is None else documents
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -99,6 +105,31 @@ class RowResult:
     fault: Fault | None = None
     record_id: str | None = None
     unconfirmed: bool = False
+
+
+class AllAccepted(Sequence[RowResult]):
+    """The answer to a batch of which every row was accepted; nothing is kept for single rows."""
+
+    def __init__(self, rows: Sequence[Row], *, unconfirmed: bool = False) -> None:
+        self._rows = rows
+        self.unconfirmed = unconfirmed
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> RowResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RowResult]: ...
+    def __getitem__(self, index: int | slice) -> RowResult | list[RowResult]:
+        if isinstance(index, slice):
+            return [RowResult(row.key, unconfirmed=self.unconfirmed) for row in self._rows[index]]
+        return RowResult(self._rows[index].key, unconfirmed=self.unconfirmed)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ from dagster_retl.sources.base import (
     require_columns,
 )
 
+MEMORY = "256MB"
+"""What a query may take, unless `connect_args` say otherwise; beyond it DuckDB works on the disk."""
+
 _AS_TEXT = frozenset({"enum", "bit", "bignum", "interval", "time with time zone", "union", "null"})
 """Read as text: Arrow, or what reads it next, has no exact type for them."""
 
@@ -101,7 +104,8 @@ class DuckDBSource(Source):
 
     def _connect(self) -> Any:
         local = not self._path.startswith((":memory:", "md:", "motherduck:"))
-        config = {"python_enable_replacements": False} | dict(self.settings.connect_args)
+        config: dict[str, Any] = {"python_enable_replacements": False, "memory_limit": MEMORY}
+        config |= self.settings.connect_args
         try:
             connection = duckdb.connect(self._path, read_only=local, config=config)
             connection.execute("SET TimeZone = ?", [self.settings.timezone or "UTC"])

@@ -6,10 +6,10 @@ next one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from dagster_retl.errors import RetlError
 from dagster_retl.store.clock import to_text
@@ -45,12 +45,16 @@ class Ledger:
             conn.execute(insert(batches), [common | {"number": number} for number in numbers])
         return started_at
 
-    def record(self, conn: Connection, run_id: str, number: int, outcomes: bytes) -> None:
-        """Write down the answer of a started batch; again, when more of it is known."""
-        batch = (batches.c.run_id == run_id) & (batches.c.number == number)
-        values = {"outcomes": outcomes, "answered_at": to_text(self._db.now(conn))}
-        if conn.execute(update(batches).where(batch).values(values)).rowcount != 1:
-            raise RetlError(f"batch {number} of run {run_id} was answered but never marked as started")
+    def record(self, conn: Connection, run_id: str, outcomes: Mapping[int, bytes]) -> None:
+        """Write down the answers of started batches, by number; again, when more of one is known."""
+        if not outcomes:
+            return
+        answered_at = to_text(self._db.now(conn))
+        rows = [{"of_number": number, "answer": answer} for number, answer in outcomes.items()]
+        batch = (batches.c.run_id == run_id) & (batches.c.number == bindparam("of_number"))
+        answer = update(batches).where(batch).values(outcomes=bindparam("answer"), answered_at=answered_at)
+        if conn.execute(answer, rows).rowcount != len(rows):
+            raise RetlError(f"run {run_id} has an answer to a batch that never started, among {sorted(outcomes)}")
 
     def unfolded(self, sync_id: str) -> list[str]:
         """The runs whose batches are not folded yet, oldest first."""

@@ -223,7 +223,7 @@ class HttpConnectorContract(ConnectorContract):
         assert isinstance(connector, Connector)
         return connector
 
-    def _write(self, destination: Any, response: httpx.Response, rows: int = 1) -> list[RowResult]:
+    def _write(self, destination: Any, response: httpx.Response, rows: int = 1) -> Sequence[RowResult]:
         connector = self._http(destination)
         batch = self.batch([self.values(number) for number in range(rows)])
         return converse(connector.write(batch), response)[1]
@@ -275,5 +275,5 @@ def _direct(connector: AnyConnector) -> DirectConnector:
     return connector
 
 
-def _accepted(results: list[RowResult]) -> int:
+def _accepted(results: Sequence[RowResult]) -> int:
     return sum(result.fault is None for result in results)

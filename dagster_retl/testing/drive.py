@@ -61,7 +61,7 @@ def _send(client: httpx.Client, request: Request) -> httpx.Response:
 
 def write(
     connector: AnyConnector, batch: Batch, client: httpx.Client | None = None, sent: Sent | None = None
-) -> list[RowResult]:
+) -> Sequence[RowResult]:
     """Write one batch, whatever kind the connector is. Raises `DestinationError` as the connector does."""
     if isinstance(connector, DirectConnector):
         return connector.write(batch)
@@ -90,7 +90,9 @@ def _deliver(connector: AnyConnector, batch: Batch, client: httpx.Client | None,
     return results
 
 
-def _bisect(connector: AnyConnector, batch: Batch, client: httpx.Client | None, sent: Sent | None) -> list[RowResult]:
+def _bisect(
+    connector: AnyConnector, batch: Batch, client: httpx.Client | None, sent: Sent | None
+) -> Sequence[RowResult]:
     try:
         return write(connector, batch, client, sent)
     except DestinationError as error:

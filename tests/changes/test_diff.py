@@ -60,7 +60,7 @@ class World:
         return str(self.connection.execute("SELECT fate FROM classified WHERE key = ?", [key]).fetchall()[0][0])
 
     def sends(self) -> list[tuple[str, str]]:
-        return self.connection.execute("SELECT operation, key FROM sends ORDER BY pos").fetchall()
+        return self.connection.execute("SELECT operation, key FROM sends ORDER BY n, key").fetchall()
 
     def settled(self) -> dict[str, str]:
         return dict(settled_letters(self.connection, self.rules))
