@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -62,24 +63,50 @@ _SCHEMA = pa.schema(
 
 
 def outcome_table(batches: Iterable[tuple[int, str, bytes]]) -> pa.Table:
-    """Answered batches (number, started_at, outcomes) as one table, a row for each row answered."""
-    return pa.Table.from_batches(list(_record_batches(batches)), schema=_SCHEMA)
+    """Answered batches (number, started_at, outcomes) as one table.
+
+    A row for each row answered; or one without position for all of a batch, where they have the same status
+    and nothing else is known of them.
+    """
+    decoded = [(number, started_at, orjson.loads(stored)) for number, started_at, stored in batches]
+    whole = [(number, at, data["s"][0]) for number, at, data in decoded if _alike(data)]
+    parts = [_by_row(number, at, data) for number, at, data in decoded if not _alike(data)]
+    return pa.Table.from_batches([_of_whole_batches(whole), *parts], schema=_SCHEMA)
 
 
-def _record_batches(batches: Iterable[tuple[int, str, bytes]]) -> Iterator[pa.RecordBatch]:
-    for number, started_at, stored in batches:
-        data = orjson.loads(stored)
-        count = len(data["s"])
-        ambiguous = set(data["a"])
-        ids = data["i"]
-        yield pa.record_batch(
-            [
-                pa.repeat(pa.scalar(number, pa.int32()), count),
-                pa.array(range(count), pa.int32()),
-                pa.array(list(data["s"]), pa.string()),
-                pa.array([i in ambiguous for i in range(count)]) if ambiguous else pa.repeat(pa.scalar(False), count),
-                pa.array([ids.get(str(i)) for i in range(count)], pa.string()) if ids else pa.nulls(count, pa.string()),
-                pa.repeat(pa.scalar(started_at), count),
-            ],
-            schema=_SCHEMA,
-        )
+def _alike(data: Mapping[str, Any]) -> bool:
+    statuses: str = data["s"]
+    return not data["a"] and not data["i"] and statuses.count(statuses[0]) == len(statuses)
+
+
+def _of_whole_batches(batches: Sequence[tuple[int, str, str]]) -> pa.RecordBatch:
+    count = len(batches)
+    numbers, times, statuses = ([batch[place] for batch in batches] for place in range(3))
+    return pa.record_batch(
+        [
+            pa.array(numbers, pa.int32()),
+            pa.nulls(count, pa.int32()),
+            pa.array(statuses, pa.string()),
+            pa.repeat(pa.scalar(False), count),
+            pa.nulls(count, pa.string()),
+            pa.array(times, pa.string()),
+        ],
+        schema=_SCHEMA,
+    )
+
+
+def _by_row(number: int, started_at: str, data: Mapping[str, Any]) -> pa.RecordBatch:
+    count = len(data["s"])
+    ambiguous = set(data["a"])
+    ids = data["i"]
+    return pa.record_batch(
+        [
+            pa.repeat(pa.scalar(number, pa.int32()), count),
+            pa.array(range(count), pa.int32()),
+            pa.array(list(data["s"]), pa.string()),
+            pa.array([i in ambiguous for i in range(count)]) if ambiguous else pa.repeat(pa.scalar(False), count),
+            pa.array([ids.get(str(i)) for i in range(count)], pa.string()) if ids else pa.nulls(count, pa.string()),
+            pa.repeat(pa.scalar(started_at), count),
+        ],
+        schema=_SCHEMA,
+    )

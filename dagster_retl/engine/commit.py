@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from dagster_retl.changes import fold
 from dagster_retl.changes.fold import UnansweredRow
 from dagster_retl.changes.outcomes import outcome_table
-from dagster_retl.changes.snapshot import load_snapshot, write_generation
+from dagster_retl.changes.snapshot import literal, load_snapshot, write_generation
 from dagster_retl.engine.ending import Ending
 from dagster_retl.engine.workspace import Workspace
 from dagster_retl.errors import ErrorCode
@@ -100,10 +100,11 @@ def load_answers(connection: duckdb.DuckDBPyConnection, store: Store, state: Sta
 
     Raises `StateMissingError` when the manifest cannot be read.
     """
-    connection.execute(f"CREATE OR REPLACE TABLE manifest ({fold.MANIFEST_COLUMNS})")
+    connection.execute(f"CREATE OR REPLACE TABLE no_manifest ({fold.MANIFEST_COLUMNS})")
+    rows = "no_manifest"
     if books.manifest is not None:
-        path = state.local_path(books.manifest, books.checksum or "")
-        connection.execute("INSERT INTO manifest SELECT * FROM read_parquet(?)", [str(path)])
+        rows = f"read_parquet({literal(str(state.local_path(books.manifest, books.checksum or '')))})"
+    connection.execute(f"CREATE OR REPLACE VIEW manifest AS SELECT * FROM {rows}")
     _load_ledger(connection, store, run_id)
 
 

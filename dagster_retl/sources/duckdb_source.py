@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import Any
 
@@ -91,7 +92,12 @@ class DuckDBSource(Source):
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
-        connection = self._connect()
+        with TemporaryDirectory(prefix="retl-source-") as spill, self._opened(spill) as connection:
+            yield connection
+
+    @contextmanager
+    def _opened(self, spill: str) -> Iterator[Any]:
+        connection = self._connect(spill)
         timer = Timer(self.settings.statement_timeout or 0, connection.interrupt)
         timer.daemon = True
         try:
@@ -102,9 +108,14 @@ class DuckDBSource(Source):
             timer.cancel()
             connection.close()
 
-    def _connect(self) -> Any:
+    def _connect(self, spill: str) -> Any:
+        """spill: a folder for what does not fit into memory; the database's own may be read-only."""
         local = not self._path.startswith((":memory:", "md:", "motherduck:"))
-        config: dict[str, Any] = {"python_enable_replacements": False, "memory_limit": MEMORY}
+        config: dict[str, Any] = {
+            "python_enable_replacements": False,
+            "memory_limit": MEMORY,
+            "temp_directory": spill,
+        }
         config |= self.settings.connect_args
         try:
             connection = duckdb.connect(self._path, read_only=local, config=config)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, select, update
 
 from dagster_retl.errors import LeaseHeldError, LeaseLostError
 from dagster_retl.store.clock import from_text, to_text
@@ -59,6 +59,18 @@ class Holder:
         return self.expires_at <= now or self.process.gone()
 
 
+_FENCE = (
+    update(leases)
+    .where(
+        leases.c.sync_id == bindparam("of_sync"),
+        leases.c.token == bindparam("of_token"),
+        leases.c.run_id == bindparam("of_run"),
+    )
+    .values(token=bindparam("of_token"))
+)
+"""Made once: it begins every transaction of a run."""
+
+
 class Leases:
     """All leases of the store. Expiry counts by the store's clock."""
 
@@ -100,7 +112,8 @@ class Leases:
 
     def fence(self, conn: Connection, lease: Lease) -> None:
         """Lock the lease's row until the transaction ends. Raises `LeaseLostError` when it is not ours."""
-        fenced = conn.execute(update(leases).where(_owned(lease)).values(token=lease.token))
+        mine = {"of_sync": lease.sync_id, "of_token": lease.token, "of_run": lease.run_id}
+        fenced = conn.execute(_FENCE, mine)
         if fenced.rowcount != 1:
             raise LeaseLostError(
                 f"run {lease.run_id} no longer holds the lease of sync {lease.sync_id}",

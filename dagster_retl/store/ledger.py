@@ -19,6 +19,15 @@ from dagster_retl.store.schema import batches
 _PAGE = 200  # batches read at a time; outcomes are a few KB each
 
 
+# Made once: these run thousands of times, and making them takes as long as running them.
+_START = insert(batches)
+_ANSWER = (
+    update(batches)
+    .where(batches.c.run_id == bindparam("of_run"), batches.c.number == bindparam("of_number"))
+    .values(outcomes=bindparam("answer"), answered_at=bindparam("at"))
+)
+
+
 class LedgerBatch(NamedTuple):
     """A started batch. Times are the store's, as text that sorts; `outcomes` None: never answered."""
 
@@ -42,18 +51,16 @@ class Ledger:
         started_at = to_text(self._db.now(conn))
         if numbers:
             common = {"run_id": run_id, "sync_id": sync_id, "started_at": started_at}
-            conn.execute(insert(batches), [common | {"number": number} for number in numbers])
+            conn.execute(_START, [common | {"number": number} for number in numbers])
         return started_at
 
     def record(self, conn: Connection, run_id: str, outcomes: Mapping[int, bytes]) -> None:
         """Write down the answers of started batches, by number; again, when more of one is known."""
         if not outcomes:
             return
-        answered_at = to_text(self._db.now(conn))
-        rows = [{"of_number": number, "answer": answer} for number, answer in outcomes.items()]
-        batch = (batches.c.run_id == run_id) & (batches.c.number == bindparam("of_number"))
-        answer = update(batches).where(batch).values(outcomes=bindparam("answer"), answered_at=answered_at)
-        if conn.execute(answer, rows).rowcount != len(rows):
+        common = {"of_run": run_id, "at": to_text(self._db.now(conn))}
+        rows = [common | {"of_number": number, "answer": answer} for number, answer in outcomes.items()]
+        if conn.execute(_ANSWER, rows).rowcount != len(rows):
             raise RetlError(f"run {run_id} has an answer to a batch that never started, among {sorted(outcomes)}")
 
     def unfolded(self, sync_id: str) -> list[str]:
