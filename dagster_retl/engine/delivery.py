@@ -5,10 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 
 from dagster_retl.connectors.base import AnyConnector, Connector, DirectConnector
+from dagster_retl.engine.answers import NOT_SENT
 from dagster_retl.engine.breaker import Breaker, RefusalWatch
 from dagster_retl.engine.dispatch import DirectWriter, Dispatch, HttpWriter, Writer
 from dagster_retl.engine.feed import NumberedBatch
@@ -24,7 +28,10 @@ JOIN_SECONDS = 45.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the batches of a manifest go, and under which terms."""
+    """Where the batches of a manifest go, and under which terms.
+
+    ahead: batches may be marked as started a little before they are sent, because sending one again does no harm.
+    """
 
     connector: AnyConnector
     object_name: str
@@ -32,11 +39,15 @@ class Target:
     manifest: str
     gone_is_failure: bool = False
     watch_refusals: bool = True
+    ahead: bool = False
 
 
 @dataclass(slots=True)
 class Delivery:
     """One delivery. `run` returns when every batch is answered and recorded, or raises what ended it.
+
+    What is marked ahead is marked for several batches at once, and a worker sends its next batch while the answer
+    to its last one is being written down; it never has two of them unwritten.
 
     sent_unrecorded: batches that left and whose answers could not be written down; after a lost
     lease they are suspects.
@@ -49,6 +60,7 @@ class Delivery:
     on_progress: Callable[[Delivery], None] = lambda delivery: None
     traffic: Traffic = field(default_factory=Traffic)
     _failure: BaseException | None = None
+    _marked: dict[int, NumberedBatch] = field(default_factory=dict)
     _unrecorded: dict[int, NumberedBatch] = field(default_factory=dict)
     _halt: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -64,7 +76,7 @@ class Delivery:
         breaker = Breaker(connector.batch_rows)
         watch = RefusalWatch(enabled=self.target.watch_refusals)
         auth = connector.auth() if isinstance(connector, Connector) else None
-        waiting: queue.Queue[NumberedBatch | None] = queue.Queue(maxsize=2 * workers)
+        waiting: queue.Queue[NumberedBatch | None] = queue.Queue(maxsize=workers)
 
         def writer() -> Writer:
             if isinstance(connector, Connector):
@@ -85,7 +97,10 @@ class Delivery:
         feeder = threading.Thread(target=self._feed, args=(batches, waiting, workers), name="retl-feeder", daemon=True)
         for thread in [feeder, *threads]:
             thread.start()
-        self._wait([feeder, *threads])
+        try:
+            self._wait([feeder, *threads])
+        finally:
+            self._give_back()
 
     def _wait(self, threads: Sequence[threading.Thread]) -> None:
         try:
@@ -113,8 +128,10 @@ class Delivery:
 
     def _feed(self, batches: Iterable[NumberedBatch], waiting: queue.Queue[NumberedBatch | None], workers: int) -> None:
         try:
-            for batch in batches:
-                if not self._offer(waiting, batch):
+            for group in _groups(batches, workers):
+                if self.target.ahead:
+                    self._mark(group)
+                if not all(self._offer(waiting, batch) for batch in group):
                     return
         except BaseException as error:  # noqa: BLE001 - any dead thread ends the run
             self._end(error)
@@ -132,15 +149,14 @@ class Delivery:
             return True
         return False
 
-    def _take(self, waiting: queue.Queue[NumberedBatch | None], *, block: bool) -> tuple[bool, NumberedBatch | None]:
-        """(whether something was taken, the batch or the end)."""
+    def _take(self, waiting: queue.Queue[NumberedBatch | None]) -> NumberedBatch | None:
+        """The next batch; None at the end."""
         while not self._halt.is_set():
             try:
-                return True, waiting.get(timeout=0.1) if block else waiting.get_nowait()
+                return waiting.get(timeout=0.1)
             except queue.Empty:
-                if not block:
-                    return False, None
-        return True, None
+                continue
+        return None
 
     def _work(
         self,
@@ -162,28 +178,40 @@ class Delivery:
     def _send_all(
         self, waiting: queue.Queue[NumberedBatch | None], writer: Writer, breaker: Breaker, watch: RefusalWatch
     ) -> None:
-        """Each answer is handed over with the intent to send the next batch, in one transaction."""
-        answered: Answered | None = None
-        while True:
-            taken, batch = self._take(waiting, block=False)
-            if not taken:
-                self._record(answered, None)
-                answered = None
-                _, batch = self._take(waiting, block=True)
-            if batch is None:
-                self._record(answered, None)
-                return
-            self._record(answered, batch)
+        written: Future[None] | None = None
+        while (batch := self._take(waiting)) is not None:
+            self._begin(batch)
             answered = self._send(batch, writer, breaker, watch)
+            if written is not None:
+                written.result()
+            written = self.recorder.answer(answered)
+            written.add_done_callback(partial(self._recorded, batch))
+            if not self.target.ahead:
+                written.result()
+        if written is not None:
+            written.result()
 
-    def _record(self, answered: Answered | None, starting: NumberedBatch | None) -> None:
-        if answered is None and starting is None:
-            return
-        if starting is not None:
-            self._unrecorded[starting.number] = starting
-        self.recorder.submit(answered, starting.number if starting is not None else None)
-        if answered is not None:
-            self._unrecorded.pop(answered.batch.number, None)
+    def _mark(self, group: Sequence[NumberedBatch]) -> None:
+        self._marked.update((batch.number, batch) for batch in group)
+        self.recorder.start([batch.number for batch in group]).result()
+
+    def _begin(self, batch: NumberedBatch) -> None:
+        """From here on the batch may leave; its intent is durable."""
+        self._unrecorded[batch.number] = batch
+        if self.target.ahead:
+            self._marked.pop(batch.number)
+        else:
+            self.recorder.start([batch.number]).result()
+
+    def _recorded(self, batch: NumberedBatch, written: Future[None]) -> None:
+        if written.exception() is None:
+            self._unrecorded.pop(batch.number)
+
+    def _give_back(self) -> None:
+        """Write down that what was marked ahead, when the end came early, was never sent."""
+        unsent, self._marked = list(self._marked.values()), {}
+        for written in [self.recorder.answer(Answered(batch, [NOT_SENT] * len(batch.rows))) for batch in unsent]:
+            written.result()
 
     def _send(self, batch: NumberedBatch, writer: Writer, breaker: Breaker, watch: RefusalWatch) -> Answered:
         target = self.target
@@ -209,6 +237,12 @@ class Delivery:
             self.traffic.requests += traffic.requests
             self.traffic.retries += traffic.retries
             self.traffic.bytes_sent += traffic.bytes_sent
+
+
+def _groups(batches: Iterable[NumberedBatch], size: int) -> Iterator[list[NumberedBatch]]:
+    iterator = iter(batches)
+    while group := list(islice(iterator, size)):
+        yield group
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:

@@ -1,7 +1,7 @@
 """The ledger's one writer: a thread that puts many small facts into one durable transaction.
 
-A worker hands over the answers to its last batch together with the intent to send its next one, and
-waits: nothing is sent before its intent is durable, nothing is forgotten before its answer is.
+Intents and answers are handed over, and durable when their future says so: nothing is sent before its intent
+is, and nothing counts before its answer is.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def _counted(answers: Sequence[Answer]) -> Counter[Status]:
 
 @dataclass(frozen=True, slots=True)
 class _Submission:
-    answered: Answered | None
-    starting: int | None
+    answered: Answered | None = None
+    starting: Sequence[int] = ()
     done: Future[None] = field(default_factory=Future)
 
 
@@ -90,13 +90,19 @@ class Recorder:
         self.totals = Recorded()
         self._thread.start()
 
-    def submit(self, answered: Answered | None, starting: int | None) -> None:
-        """Wait until both are durable. Raises `LeaseLostError`, or what the store raises."""
+    def start(self, numbers: Sequence[int]) -> Future[None]:
+        """Mark batches as started. The future raises `LeaseLostError`, or what the store raises."""
+        return self._submit(_Submission(starting=numbers))
+
+    def answer(self, answered: Answered) -> Future[None]:
+        """Write down what became of a started batch. The future raises as `start`'s."""
+        return self._submit(_Submission(answered))
+
+    def _submit(self, submission: _Submission) -> Future[None]:
         if self._failure is not None:
             raise self._failure
-        submission = _Submission(answered, starting)
         self._queue.put(submission)
-        submission.done.result()
+        return submission.done
 
     def close(self, timeout: float = 60.0) -> None:
         """Write what is left and end the thread."""
@@ -131,7 +137,7 @@ class Recorder:
         if self._failure is not None:
             raise self._failure
         answered = [submission.answered for submission in group if submission.answered is not None]
-        starting = [submission.starting for submission in group if submission.starting is not None]
+        starting = [number for submission in group for number in submission.starting]
         outcomes = {each.batch.number: to_outcomes(each.answers).encode() for each in answered}
         with self._store.fenced(self._lease) as connection:
             self._store.ledger.record(connection, self._lease.run_id, outcomes)

@@ -282,6 +282,7 @@ class _Execution:
                 books.manifest or "",
                 gone_is_failure=run.sync.on_missing == "fail",
                 watch_refusals=Guard.FAILURES not in run.options.overrides and plan.batches > 1,
+                ahead=run.connector.idempotent(self._planner.rules.operation),
             ),
             recorder=recorder,
             keeper=self._keeper,
