@@ -115,10 +115,19 @@ class Proxy:
     """Forwards connections to a server, until clients have sent `allowance` bytes.
 
     Then it cuts all connections and takes no more, or, with `stalls`, keeps them and forwards
-    nothing. sent, returned: bytes from the clients and to them so far.
+    nothing. busy: how many connections are first answered that the service is too busy. lie: bytes
+    of an answer, and what clients see instead. sent, returned: bytes from clients and to them so far.
     """
 
-    def __init__(self, endpoint: str, allowance: int = 2**62, *, stalls: bool = False) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        allowance: int = 2**62,
+        *,
+        stalls: bool = False,
+        busy: int = 0,
+        lie: tuple[bytes, bytes] = (b"\0", b"\0"),
+    ) -> None:
         host, _, port = endpoint.partition(":")
         self._target = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -126,6 +135,8 @@ class Proxy:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._stalls = stalls
+        self._lie = lie
+        self.busy = busy
         self.allowance = allowance
         self.sent = self.returned = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -155,6 +166,10 @@ class Proxy:
                 if self.spent and not self._stalls:
                     client.close()
                     continue
+                if self.busy:
+                    self.busy -= 1
+                    _refuse_politely(client)
+                    continue
                 server = socket.create_connection(self._target)
                 with self._lock:
                     self._sockets += [client, server]
@@ -169,7 +184,7 @@ class Proxy:
                     self.returned += 0 if outward else len(content)
                 if self.spent and outward:
                     self._refuse()
-                target.sendall(content)
+                target.sendall(content if outward else content.replace(*self._lie))
 
     def _refuse(self) -> None:
         if self._stalls:
@@ -184,3 +199,13 @@ class Proxy:
                     each.shutdown(socket.SHUT_RDWR)
                 each.close()
             self._sockets.clear()
+
+
+_BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+
+
+def _refuse_politely(client: socket.socket) -> None:
+    with suppress(OSError), closing(client):
+        client.recv(65536)
+        head = f"HTTP/1.1 503 Slow Down\r\nContent-Length: {len(_BUSY)}\r\nConnection: close\r\n\r\n"
+        client.sendall(head.encode() + _BUSY)

@@ -212,6 +212,15 @@ def test_a_store_that_does_not_answer_is_not_an_empty_one(bucket: Bucket) -> Non
             hides_secrets(error)
 
 
+def test_a_service_that_is_busy_is_asked_again(bucket: Bucket) -> None:
+    with Proxy(bucket.endpoint, busy=2) as proxy, State.open(bucket.url(endpoint=proxy.endpoint)) as state:
+        stored = state.write("s/x", parquet)
+        assert proxy.busy == 0
+    with Proxy(bucket.endpoint, busy=2) as proxy, State.open(bucket.url(endpoint=proxy.endpoint)) as state:
+        assert state.local_path("s/x", stored.checksum).is_file()
+        assert proxy.busy == 0
+
+
 GRANTS = 4  # requests before the server begins to ask for rights: a bucket, a user, its policy, its key
 
 
@@ -242,10 +251,11 @@ def test_credentials_that_are_refused_are_not_taken_for_a_loss() -> None:
     [
         f"s3://{KEY}:{SECRET}@bucket/state",
         f"s3://{KEY}:{quote(SECRET, safe='')}@/state",
-        f"s3://bucket/state?access_key={KEY}&secret_key={quote(SECRET)}",
-        f"gs://bucket/state?token={quote(SECRET)}",
+        f"s3://bucket/state?access_key={KEY}&secret_key={quote(SECRET, safe='')}",
+        f"gs://user:{quote(SECRET, safe='')}@bucket/with a blank",
+        f"gs://bucket/state?token={quote(SECRET, safe='')}",
         f"abfs://container:{quote(SECRET, safe='')}@account/state",
-        f"abfss://container@account.dfs.core.windows.net/state?account_key={quote(SECRET)}",
+        f"abfss://container@account.dfs.core.windows.net/state?account_key={quote(SECRET, safe='')}",
         f"s3://[{KEY}:{SECRET}@bucket/state",
         f"ftp://{KEY}:{quote(SECRET, safe='')}@bucket/state",
     ],
@@ -359,6 +369,14 @@ def test_an_upload_that_is_cut_leaves_no_file(bucket: Bucket) -> None:
     assert bucket.names() == set()
     with State.open(bucket.url()) as other:
         assert other.write(name, parquet).rows == 1000
+
+
+def test_an_upload_that_arrives_short_is_an_error(bucket: Bucket) -> None:
+    lie = (b"Content-Length: 54321\r\n", b"Content-Length: 54320\r\n")
+    with Proxy(bucket.endpoint, lie=lie) as proxy, State.open(bucket.url(endpoint=proxy.endpoint)) as state:
+        with pytest.raises(RetlError, match="54320 bytes arrived of 54321"):
+            state.write("s/x", lambda path: path.write_bytes(os.urandom(54321)) and None)
+        assert not (state.folder / "s/x").exists()
 
 
 # What nobody needs
