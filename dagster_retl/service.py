@@ -74,9 +74,15 @@ class Service:
 
     @cached_property
     def state(self) -> State:
-        return State.open(self.project.state_url, base=self.project.base)
+        return self._open_state()
+
+    def _open_state(self) -> State:
+        project = self.project
+        return State.open(project.state_url, base=project.base, spill=project.spill_folder)
 
     def close(self) -> None:
+        if "state" in self.__dict__:
+            self.state.close()
         if "store" in self.__dict__:
             self.store.close()
 
@@ -324,7 +330,7 @@ class Service:
         connector = self.connector(destination)
         try:
             self._check_mode(sync, connector)
-            with self.source(warehouse) as source:
+            with self.source(warehouse) as source, self._open_state() as state:
                 query = resolve_query(sync.source_query, dialect=source.dialect, base=self.project.base)
                 secrets = secrets_in(connector.config) | secrets_in(warehouse.url) | secrets_in(warehouse.connect_args)
                 yield SyncRun(
@@ -334,10 +340,10 @@ class Service:
                     source=source,
                     sql=query.sql,
                     store=self.store,
-                    state=self.state,
+                    state=state,
                     settings=self.project.engine.model_copy(update={"spill": self.project.spill_folder}),
                     options=options,
-                    redact=Redactor(secrets | secrets_in(self.project.store_url)),
+                    redact=Redactor(secrets | secrets_in(self.project.store_url) | secrets_in(self.project.state_url)),
                 )
         finally:
             connector.close()
@@ -371,7 +377,11 @@ class Service:
 
     def _urls(self) -> list[object]:
         warehouses = self.project.warehouses.values()
-        return [self.project.store_url, *(value for each in warehouses for value in (each.url, each.connect_args))]
+        return [
+            self.project.store_url,
+            self.project.state_url,
+            *(value for each in warehouses for value in (each.url, each.connect_args)),
+        ]
 
     # Dead letters
 

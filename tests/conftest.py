@@ -7,7 +7,6 @@ import importlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import psycopg
 import pymysql
 import pytest
+from object_server import Bucket, ObjectServer, free_port, object_server
 from psycopg import sql
 
 
@@ -55,12 +55,6 @@ def postgres_url(_postgres_server: Any) -> Iterator[str]:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _await_mariadb(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(200):
         try:
@@ -91,7 +85,7 @@ def _mariadb_port(_server_folder: Path) -> Iterator[int]:
         capture_output=True,
         env=environment,
     )
-    port = _free_port()
+    port = free_port()
     place = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]
     log = folder / "log"
     with log.open("wb") as output:
@@ -114,3 +108,15 @@ def mariadb_url(_mariadb_port: int) -> Iterator[str]:
         yield f"mysql+pymysql://root@127.0.0.1:{_mariadb_port}/{name}"
         admin.ping()
         admin.cursor().execute(f"DROP DATABASE {name}")
+
+
+@pytest.fixture(scope="session")
+def _object_server() -> Iterator[ObjectServer]:
+    with object_server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(_object_server: ObjectServer) -> Bucket:
+    """An empty bucket of an S3 service."""
+    return _object_server.bucket()

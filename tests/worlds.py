@@ -99,6 +99,7 @@ def world(
     rules: Rules | None = None,
     *,
     store: str | None = None,
+    state: str | None = None,
     config: Mapping[str, Any] | None = None,
     **sync: Any,
 ) -> Iterator[World]:
@@ -107,6 +108,8 @@ def world(
         project = project_of(folder, http.url, config=config, **sync)
         if store is not None:
             project = project.model_copy(update={"store": store})
+        if state is not None:
+            project = project.model_copy(update={"state": state})
         with Service(project) as service:
             made = World(project, service, http, folder / "warehouse.duckdb")
             made.sql("CREATE TABLE t (id BIGINT, name VARCHAR, score DECIMAL(12, 2))")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dagster_retl.changes.fingerprint import FINGERPRINT_VERSION
@@ -9,13 +10,35 @@ from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.engine.epoch import epoch_of
 from dagster_retl.engine.guards import account_guard
 from dagster_retl.engine.planning import Memory
-from dagster_retl.errors import ConfigurationError
+from dagster_retl.errors import ConfigurationError, StateMissingError
 from dagster_retl.model.rows import Account
 from dagster_retl.model.runs import AccountChange, Guard, RunOptions
 from dagster_retl.model.sync import Sync, SyncMode
 from dagster_retl.store.snapshots import Pointer
 from dagster_retl.store.state import State
 from dagster_retl.store.store import Store
+
+
+def recall_latest(
+    store: Store, state: State, sync_id: str, choose: Callable[[Pointer | None], Chosen]
+) -> tuple[Chosen, Memory]:
+    """What a reader without the sync's lease works against.
+
+    A generation that is gone was collected if the pointer has moved on meanwhile: then the reader
+    takes the new one (PROTOCOL 9). Raises `StateMissingError` when it has not.
+    """
+    known = store.snapshots.pointer(sync_id)
+    try:
+        return _recalled(store, state, choose(known))
+    except StateMissingError:
+        latest = store.snapshots.pointer(sync_id)
+        if known is None or latest is None or latest.generation == known.generation:
+            raise
+        return _recalled(store, state, choose(latest))
+
+
+def _recalled(store: Store, state: State, chosen: Chosen) -> tuple[Chosen, Memory]:
+    return chosen, recall(store, state, chosen.pointer, epoch=chosen.moved_from)
 
 
 def recall(store: Store, state: State, pointer: Pointer, *, epoch: str | None = None) -> Memory:

@@ -9,6 +9,7 @@ process that dies leaves that to the next run, which does the same.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -28,7 +29,7 @@ from dagster_retl.engine.keeper import LeaseKeeper
 from dagster_retl.engine.payload import Limits, Payload
 from dagster_retl.engine.plan import Plan, failure_message
 from dagster_retl.engine.planning import Planner
-from dagster_retl.engine.recall import Chosen, choose_pointer, recall
+from dagster_retl.engine.recall import Chosen, choose_pointer, recall, recall_latest
 from dagster_retl.engine.recorder import Recorder
 from dagster_retl.engine.suspicion import suspects_of
 from dagster_retl.engine.workspace import Workspace, workspace
@@ -44,6 +45,8 @@ from dagster_retl.store.leases import Lease
 from dagster_retl.store.snapshots import Pointer
 from dagster_retl.store.state import State, manifest_name
 from dagster_retl.store.store import Store
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,10 @@ def preview(run: SyncRun) -> Plan:
     store, sync = run.store, run.sync
     with workspace(run.settings) as space, Discovery(run.connector, run.stop) as discovery:
         account = discovery.account()
-        chosen = choose_pointer(sync, run.connector, account, store.snapshots.pointer(sync.id), run.options)
         planner = Planner(sync, run.connector, run.source, run.sql, run.options, space)
-        memory = recall(store, run.state, chosen.pointer, epoch=chosen.moved_from)
+        chosen, memory = recall_latest(
+            store, run.state, sync.id, lambda known: choose_pointer(sync, run.connector, account, known, run.options)
+        )
         plan = planner.plan(memory, discovery, reason=chosen.reason)
     if not store.ledger.unfolded(sync.id):
         return plan
@@ -345,7 +349,14 @@ class _Execution:
             self._closer.commit(conn, self._run.run_id, folded, ending)
             store.leases.release(self._lease, conn)
         keep = {folded.pointer.generation} if folded.pointer.generation else set()
-        self._run.state.collect(self._run.sync.id, keep, store_uuid=store.uuid)
+        self._collect(keep)
+
+    def _collect(self, keep: set[str]) -> None:
+        """The run has ended well or badly by now: what cannot be removed waits for the next one."""
+        try:
+            self._run.state.collect(self._run.sync.id, keep, store_uuid=self._run.store.uuid)
+        except RetlError as error:
+            _LOG.warning("files that nothing needs any more stay for now: %s", error.message)
 
     def _suspect(self, delivery: Delivery, pointer: Pointer, books: Books) -> None:
         """A fenced process records no answers, but it says what it sent (PROTOCOL 6)."""

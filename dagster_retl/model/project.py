@@ -168,7 +168,7 @@ class Project(Definition):
     store: str = Field(DEFAULT_STORE, repr=False)
     """SQLite or Postgres URL of the store: runs, dead letters, leases."""
     state: str = Field(DEFAULT_STATE, repr=False)
-    """Folder or URL (s3://, gs://) of the snapshots."""
+    """Folder or URL (s3://, gs://, abfs://) of the snapshots."""
     writes: bool = True
     """off: every run is a plan, and no schedule or sensor starts by itself."""
     warehouses: Mapping[str, Warehouse]

@@ -34,7 +34,7 @@ from dagster_retl.store.runs import options_from_json
 Progress = Callable[[Counters], None]
 Results = Iterator[dg.MaterializeResult[Any] | dg.AssetObservation | dg.AssetCheckResult]
 
-OUTAGES = frozenset({ErrorCode.DESTINATION_DOWN, ErrorCode.SOURCE_UNAVAILABLE})
+OUTAGES = frozenset({ErrorCode.DESTINATION_DOWN, ErrorCode.SOURCE_UNAVAILABLE, ErrorCode.STATE_UNAVAILABLE})
 """Failures that may be over in a minute; all others need a person."""
 
 OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)

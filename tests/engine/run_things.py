@@ -15,8 +15,8 @@ def main() -> None:
     folder, url, settings = sys.argv[1:]
     given = json.loads(settings)
     project = project_of(Path(folder), url, config=given.get("config"), **given.get("sync", {}))
-    if store := given.get("store"):
-        project = project.model_copy(update={"store": store})
+    places = {name: given[name] for name in ("store", "state") if given.get(name)}
+    project = project.model_copy(update=places)
     with Service(project) as service:
         service.run("things")
 

@@ -31,9 +31,14 @@ CONFIG = {"concurrency": CONCURRENCY, "batch_rows": BATCH}
 
 
 def start(
-    made: World, folder: Path, *, sync: dict[str, Any] | None = None, store: str | None = None
+    made: World,
+    folder: Path,
+    *,
+    sync: dict[str, Any] | None = None,
+    store: str | None = None,
+    state: str | None = None,
 ) -> subprocess.Popen[bytes]:
-    settings = json.dumps({"config": CONFIG, "sync": sync or {}, "store": store})
+    settings = json.dumps({"config": CONFIG, "sync": sync or {}, "store": store, "state": state})
     paths = os.pathsep.join([str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, str(HERE / "run_things.py"), str(folder), made.http.url, settings],

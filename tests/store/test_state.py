@@ -129,8 +129,8 @@ def test_a_writer_that_fails_leaves_nothing(state: State) -> None:
 
 
 def test_places_that_are_not_supported_are_named(tmp_path: Path) -> None:
-    for url in ("s3://bucket/state", "gs://bucket/state", "file://host/state"):
-        with pytest.raises(ConfigurationError, match=url.split(":")[0]):
+    for url in ("hdfs://bucket/state", "file://host/state"):
+        with pytest.raises(ConfigurationError, match=url.split(":", maxsplit=1)[0]):
             State.open(url)
     with pytest.raises(ConfigurationError, match="empty"):
         State.open(" ")
@@ -166,3 +166,16 @@ def test_only_old_files_that_nobody_names_go(state: State) -> None:
     stay = {named, third, fourth, kept_manifest, recent, foreign, other_sync, notes}
     assert {str(path.relative_to(state.folder)) for path in state.folder.rglob("*") if path.is_file()} == stay
     assert state.collect("never", set(), store_uuid=UUID) == []
+    assert state.collect("s", {named, kept_manifest}, store_uuid=UUID, generations=1) == [third]
+    assert state.collect("s", {kept_manifest}, store_uuid=UUID, generations=0) == [named, fourth]
+
+
+def test_a_generation_is_needed_until_the_next_one_was_written(state: State) -> None:
+    """Who read the pointer right before it moved has a day to read the file, however old that is."""
+    hour = timedelta(hours=1)
+    ancient, old, last, newest = (
+        write_aged(state, generation_name(UUID, "s", token), age)
+        for token, age in enumerate([300 * hour, 200 * hour, 100 * hour, 1 * hour])
+    )
+    assert state.collect("s", {newest}, store_uuid=UUID, generations=1) == [ancient, old]
+    assert state.collect("s", {newest}, hour / 2, store_uuid=UUID, generations=1) == [last]

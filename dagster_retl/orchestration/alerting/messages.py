@@ -30,6 +30,7 @@ _NOT_OF_DESTINATION = frozenset(
         ErrorCode.CONFIGURATION,
         ErrorCode.STORE_VERSION,
         ErrorCode.STATE_MISSING,
+        ErrorCode.STATE_UNAVAILABLE,
     }
 )
 _HELD = "Look at the destination first: `retl dlq resolve ID` where the record arrived, `retl dlq replay ID` where not."
