@@ -337,6 +337,7 @@ class Service:
                     state=self.state,
                     settings=self.project.engine.model_copy(update={"spill": self.project.spill_folder}),
                     options=options,
+                    retention=self.project.retention,
                     redact=Redactor(secrets | secrets_in(self.project.store_url)),
                 )
         finally:

@@ -33,7 +33,7 @@ from dagster_retl.engine.recorder import Recorder
 from dagster_retl.engine.suspicion import suspects_of
 from dagster_retl.engine.workspace import Workspace, workspace
 from dagster_retl.errors import ErrorCode, LeaseLostError, RetlError
-from dagster_retl.model.project import EngineSettings
+from dagster_retl.model.project import EngineSettings, Retention
 from dagster_retl.model.redactor import Redactor
 from dagster_retl.model.rows import Counters, Operation
 from dagster_retl.model.runs import AccountChange, Guard, Run, RunOptions, RunStatus
@@ -59,6 +59,7 @@ class SyncRun:
     state: State
     settings: EngineSettings
     options: RunOptions = field(default_factory=RunOptions)
+    retention: Retention = field(default_factory=Retention)
     redact: Redactor = field(default_factory=lambda: Redactor(()))
     stop: threading.Event = field(default_factory=threading.Event)
     on_progress: Callable[[Counters], None] = lambda counters: None
@@ -108,7 +109,7 @@ class _Execution:
         self._lease = lease
         self._keeper = keeper
         self._space = space
-        self._closer = Closer(run.store, run.state, lease, space)
+        self._closer = Closer(run.store, run.state, lease, space, keeps_history=bool(run.retention.row_history))
         self._planner = Planner(run.sync, run.connector, run.source, run.sql, run.options, space)
 
     def execute(self) -> Report:
@@ -344,6 +345,7 @@ class _Execution:
             self._closer.commit(conn, self._run.run_id, folded, ending)
             store.leases.release(self._lease, conn)
         keep = {folded.pointer.generation} if folded.pointer.generation else set()
+        keep |= store.history.names(self._run.sync.id)
         self._run.state.collect(self._run.sync.id, keep, store_uuid=store.uuid)
 
     def _suspect(self, delivery: Delivery, pointer: Pointer, books: Books) -> None:

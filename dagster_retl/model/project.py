@@ -32,7 +32,7 @@ from dagster_retl.model.mistakes import did_you_mean, gather
 from dagster_retl.model.not_built import not_built
 from dagster_retl.model.references import broken_references
 from dagster_retl.model.sync import Definition, Sync
-from dagster_retl.model.units import ByteSize, Duration, Seconds, Share
+from dagster_retl.model.units import ByteSize, Duration, DurationOrZero, Seconds, Share
 
 DEFAULT_STORE = "sqlite:///.retl/retl.db"
 DEFAULT_STATE = ".retl/state"
@@ -126,8 +126,8 @@ class Retention(Definition):
 
     runs: Duration = timedelta(days=90)
     """Ended runs."""
-    row_history: Duration = timedelta(days=14)
-    """Outcomes of single rows."""
+    row_history: DurationOrZero = timedelta(days=14)
+    """What became of single rows; 0: it is not written down."""
     resolved_dead_letters: Duration = timedelta(days=30)
     """Resolved dead letters."""
     generations: int = Field(2, ge=2)

@@ -1,10 +1,11 @@
-"""The state beside the store: snapshot generations and manifests, immutable files (PROTOCOL 9).
+"""The state beside the store: snapshot generations, manifests and row history, immutable files (PROTOCOL 9).
 
 A file is written under a temporary name, flushed to the disk and renamed; its name is never used
 again. The store holds its name and checksum. Each sync has a folder:
 
     <state>/<sync id>/g-<store uuid>-<fencing token>-<random>.parquet     a generation
     <state>/<sync id>/m-<store uuid>-<fencing token>-<random>.parquet     a manifest
+    <state>/<sync id>/h-<store uuid>-<fencing token>-<random>.parquet     what became of a run's rows
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from dagster_retl.errors import ConfigurationError, RetlError, StateMissingError
 GRACE = timedelta(hours=24)
 """How long a file that nobody names any more is kept: a reader may still be at it."""
 
-_KEPT_GENERATIONS = 2
+KEPT_GENERATIONS = 2
+"""How many generations of a sync stay, named or not: a reader may still be at one."""
+
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_FILE = re.compile(r"(?P<kind>[gm])-(?P<store>[0-9a-z]+)-(?P<token>\d{12})-[0-9a-f]+\.parquet")
+_FILE = re.compile(r"(?P<kind>[gmh])-(?P<store>[0-9a-z]+)-(?P<token>\d{12})-[0-9a-f]+\.parquet")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_WORDS = ("No space left", "File too large", "quota exceeded")  # strerror of those, in DuckDB's message
 _CHECKSUM = "blake2b"
@@ -55,6 +58,11 @@ def generation_name(store_uuid: str, sync_id: str, token: int) -> str:
 def manifest_name(store_uuid: str, sync_id: str, token: int) -> str:
     """A fresh name for a run's manifest."""
     return _fresh_name("m", store_uuid, sync_id, token)
+
+
+def history_name(store_uuid: str, sync_id: str, token: int) -> str:
+    """A fresh name for the history of the rows of a run."""
+    return _fresh_name("h", store_uuid, sync_id, token)
 
 
 class State:
@@ -112,15 +120,23 @@ class State:
         self._remember(name, checksum, path)
         return path
 
-    def collect(self, sync_id: str, keep: set[str], older_than: timedelta = GRACE, *, store_uuid: str) -> list[str]:
+    def collect(
+        self,
+        sync_id: str,
+        keep: set[str],
+        older_than: timedelta = GRACE,
+        *,
+        store_uuid: str,
+        generations: int = KEPT_GENERATIONS,
+    ) -> list[str]:
         """Remove files of a sync that nobody needs; returns their names.
 
-        They are older than `older_than`, not in `keep`, not among the last two generations, and
+        They are older than `older_than`, not in `keep`, not among the last `generations`, and
         of this store (another one may share the folder) or left over from a write that was killed.
         """
         folder = self._path(f"{sync_id}/x").parent
         files = sorted(folder.iterdir()) if folder.is_dir() else []
-        kept = {name.rpartition("/")[2] for name in keep} | _newest_generations(files, store_uuid)
+        kept = {name.rpartition("/")[2] for name in keep} | _newest_generations(files, store_uuid, generations)
         oldest = time.time() - older_than.total_seconds()
         removed = []
         for file in files:
@@ -214,10 +230,10 @@ def _checksum(file: Path) -> str:
         return f"{_CHECKSUM}:{digest[:64]}:{stream.tell()}"
 
 
-def _newest_generations(files: list[Path], store_uuid: str) -> set[str]:
+def _newest_generations(files: list[Path], store_uuid: str, count: int) -> set[str]:
     generations = [match for file in files if (match := _FILE.fullmatch(file.name)) and match["kind"] == "g"]
     mine = sorted(match.string for match in generations if match["store"] == store_uuid)
-    return set(mine[-_KEPT_GENERATIONS:])
+    return set(mine[max(0, len(mine) - count) :])
 
 
 def _collectable(file: Path, store_uuid: str) -> bool:

@@ -19,8 +19,9 @@ from dagster_retl.store.leases import Lease, Leases
 from dagster_retl.store.ledger import Ledger
 from dagster_retl.store.migrate import ensure_schema, revision, store_uuid
 from dagster_retl.store.notices import Notices
+from dagster_retl.store.row_history import RowHistory
 from dagster_retl.store.runs import Runs
-from dagster_retl.store.schema import acceptances, dead_letters, suspects
+from dagster_retl.store.schema import acceptances, dead_letters, row_history, suspects
 from dagster_retl.store.snapshots import Snapshots
 from dagster_retl.store.states import SyncStates
 from dagster_retl.store.suspects import Suspects
@@ -45,6 +46,7 @@ class Store:
         self.suspects = Suspects(database)
         self.acceptances = Acceptances(database)
         self.snapshots = Snapshots(database)
+        self.history = RowHistory(database)
         self.states = SyncStates(database, self.audit)
         self.notices = Notices(database)
         # Drivers complain about connections that nobody closed: whoever forgets close() has it done.
@@ -100,8 +102,8 @@ class Store:
             yield conn
 
     def move_epoch(self, conn: Connection, sync_id: str, old: str, new: str) -> None:
-        """Give suspects, acceptances and dead letters of a sync to another epoch: it is the same data."""
-        for table in (suspects, acceptances, dead_letters):
+        """Give what belongs to an epoch of a sync to another one: it is the same data."""
+        for table in (suspects, acceptances, dead_letters, row_history):
             mine = (table.c.sync_id == sync_id) & (table.c.epoch == old)
             conn.execute(update(table).where(mine).values(epoch=new))
 

@@ -1,4 +1,4 @@
-"""Dead letters as a plan needs them: in columns, to be joined with the rows of the query."""
+"""Dead letters as plan and fold need them: in columns, to be joined with rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ OPEN_SCHEMA = pa.schema(
     ]
 )
 
+REFUSAL_SCHEMA = pa.schema([("key", pa.string()), ("error_code", pa.string())])
+
 SILENCED_SCHEMA = pa.schema([("key", pa.string()), ("fingerprint", pa.string())])
 
 _C = dead_letters.c
 
 
 class Planning:
-    """The part of `DeadLetters` that a run reads before it plans."""
+    """The part of `DeadLetters` that a run reads before it plans, and when it folds."""
 
     _db: Database
 
@@ -38,6 +40,14 @@ class Planning:
         )
         with self._db.reading(conn) as reader:
             return arrow_table(reader, query, OPEN_SCHEMA)
+
+    def refusals(self, sync_id: str, epoch: str, run_id: str) -> pa.Table:
+        """Why the rows failed that this run saw last, as `REFUSAL_SCHEMA`."""
+        query = select(_C.key, _C.error_code).where(
+            _C.run_id == run_id, _C.sync_id == sync_id, _C.epoch == epoch, _C.resolved_at.is_(None)
+        )
+        with self._db.read() as conn:
+            return arrow_table(conn, query, REFUSAL_SCHEMA)
 
     def silenced(self, sync_id: str, epoch: str, conn: Connection | None = None) -> pa.Table:
         """The versions that are not sent until they change, as `SILENCED_SCHEMA`.
