@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -20,11 +20,12 @@ from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.connectors.registry import connector_class
 from dagster_retl.engine.destination import Discovery
 from dagster_retl.engine.ending import ending_of
+from dagster_retl.engine.explain import Explanation, Now, explain_row, what_a_run_would_do
 from dagster_retl.engine.known_secrets import secrets_in
 from dagster_retl.engine.plan import Plan
 from dagster_retl.engine.run import Report, SyncRun, planned_counters, preview
 from dagster_retl.errors import ConfigurationError, RetlError
-from dagster_retl.model.project import Destination, Project, Warehouse
+from dagster_retl.model.project import Destination, EngineSettings, Project, Warehouse
 from dagster_retl.model.redactor import Redactor
 from dagster_retl.model.rows import Account, Counters, FieldInfo, ObjectInfo
 from dagster_retl.model.runs import DeadLetter, DeadLetterStats, Run, RunOptions, RunStatus
@@ -241,6 +242,26 @@ class Service:
         with self._prepared(self.project.sync(reference), options or RunOptions(), "") as run:
             return preview(run)
 
+    def explain(self, reference: str, key: Mapping[str, Any], *, offline: bool = False) -> Explanation:
+        """Everything about the row with these key fields; `offline`: without asking the warehouse what it gives now.
+
+        Raises `ConfigurationError` when they are no key of the sync.
+        """
+        sync = self.project.sync(reference)
+        connector = self.connector(self.project.destination(sync.destination_id))
+        try:
+            told = explain_row(self.store, self.state, self._engine, sync, connector, key)
+        finally:
+            connector.close()
+        return told if offline else replace(told, now=self._now(sync, key))
+
+    def _now(self, sync: Sync, key: Mapping[str, Any]) -> Now:
+        try:
+            with self._prepared(sync, RunOptions(keys=(key,)), "") as run:
+                return what_a_run_would_do(preview(run))
+        except RetlError as error:
+            return Now(error=error)
+
     def queue(self, reference: str, options: RunOptions | None = None, *, trigger: str = "manual") -> Run:
         """Register a run before it is launched."""
         sync = self.project.sync(reference)
@@ -317,6 +338,10 @@ class Service:
             dagster_step=dagster_step,
         )
 
+    @property
+    def _engine(self) -> EngineSettings:
+        return self.project.engine.model_copy(update={"spill": self.project.spill_folder})
+
     @contextmanager
     def _prepared(self, sync: Sync, options: RunOptions, run_id: str) -> Iterator[SyncRun]:
         destination = self.project.destination(sync.destination_id)
@@ -335,7 +360,7 @@ class Service:
                     sql=query.sql,
                     store=self.store,
                     state=self.state,
-                    settings=self.project.engine.model_copy(update={"spill": self.project.spill_folder}),
+                    settings=self._engine,
                     options=options,
                     retention=self.project.retention,
                     redact=Redactor(secrets | secrets_in(self.project.store_url)),

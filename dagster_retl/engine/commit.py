@@ -111,6 +111,11 @@ def load_answers(connection: duckdb.DuckDBPyConnection, store: Store, state: Sta
     _load_ledger(connection, store, run_id)
 
 
+def load_refusals(connection: duckdb.DuckDBPyConnection, store: Store, sync_id: str, epoch: str, run_id: str) -> None:
+    """Why rows of a run failed, as the table that `changes.history` works on."""
+    _create(connection, "refusals", store.dead_letters.refusals(sync_id, epoch, run_id))
+
+
 def _load_ledger(connection: duckdb.DuckDBPyConnection, store: Store, run_id: str) -> None:
     _create(connection, "outcomes", outcome_table([]))
     started: list[tuple[int, str]] = []
@@ -213,7 +218,7 @@ class Closer:
     def _with_history(self, folded: Folded, run_id: str) -> Folded:
         """The history is for people: a run goes on without it, and says so."""
         connection, pointer = self._space.connection, folded.pointer
-        _create(connection, "refusals", self._store.dead_letters.refusals(pointer.sync_id, pointer.epoch, run_id))
+        load_refusals(connection, self._store, pointer.sync_id, pointer.epoch, run_id)
         name = history_name(self._store.uuid, pointer.sync_id, self._lease.token)
         try:
             stored = self._state.write(name, lambda path: write_history(connection, path))

@@ -15,6 +15,7 @@ from dagster_retl.store.acceptances import Acceptances
 from dagster_retl.store.audit import Audit
 from dagster_retl.store.database import Database
 from dagster_retl.store.dead_letters import DeadLetters
+from dagster_retl.store.key_records import KeyRecords
 from dagster_retl.store.leases import Lease, Leases
 from dagster_retl.store.ledger import Ledger
 from dagster_retl.store.migrate import ensure_schema, revision, store_uuid
@@ -47,6 +48,7 @@ class Store:
         self.acceptances = Acceptances(database)
         self.snapshots = Snapshots(database)
         self.history = RowHistory(database)
+        self.keys = KeyRecords(database)
         self.states = SyncStates(database, self.audit)
         self.notices = Notices(database)
         # Drivers complain about connections that nobody closed: whoever forgets close() has it done.
