@@ -21,6 +21,7 @@ from dagster_retl.connectors.registry import connector_class
 from dagster_retl.engine.destination import Discovery
 from dagster_retl.engine.ending import ending_of
 from dagster_retl.engine.explain import Explanation, Now, explain_row, what_a_run_would_do
+from dagster_retl.engine.forget import Forgetting, Forgotten
 from dagster_retl.engine.known_secrets import secrets_in
 from dagster_retl.engine.plan import Plan
 from dagster_retl.engine.run import Report, SyncRun, planned_counters, preview
@@ -261,6 +262,27 @@ class Service:
                 return what_a_run_would_do(preview(run))
         except RetlError as error:
             return Now(error=error)
+
+    def forget(self, keys: Mapping[str, Mapping[str, Any]], *, actor: str, force: bool = False) -> list[Forgotten]:
+        """Erase rows: the sync (by name, slug or id) → the key fields of the row that is erased from all it keeps.
+
+        Ends with the store's file written anew, so that nothing of them is left in it. When it
+        raises, or dies, call it again: it goes on where it was.
+        """
+        done = [self._forget(self.project.sync(name), key, actor, force=force) for name, key in keys.items()]
+        if not self.store.compact():
+            raise RetlError(
+                "traces of the key may be left in the free space of the store's file: somebody was reading it",
+                hint="Run the same command again.",
+            )
+        return done
+
+    def _forget(self, sync: Sync, key: Mapping[str, Any], actor: str, *, force: bool) -> Forgotten:
+        connector = self.connector(self.project.destination(sync.destination_id))
+        try:
+            return Forgetting(self.store, self.state, self._engine, sync, connector, key, actor, force).execute()
+        finally:
+            connector.close()
 
     def queue(self, reference: str, options: RunOptions | None = None, *, trigger: str = "manual") -> Run:
         """Register a run before it is launched."""

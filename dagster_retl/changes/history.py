@@ -43,7 +43,7 @@ def answered_rows(connection: duckdb.DuckDBPyConnection) -> int:
 
 def write_history(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     """Write the rows of `answered`, and of `refusals` (key, error_code) why they failed; returns how many there are."""
-    return _copy(connection, _RECORDED, path)
+    return copy_history(connection, _RECORDED, path)
 
 
 def answered_events(connection: duckdb.DuckDBPyConnection, key: str) -> list[RowEvent]:
@@ -57,7 +57,8 @@ def read_history(connection: duckdb.DuckDBPyConnection, path: Path, key: str) ->
     return _events(connection.execute(query, [key]))
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
+def copy_history(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
+    """Write a history file; returns how many rows it has."""
     rows = connection.execute(
         f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 40960)"
     ).fetchone()

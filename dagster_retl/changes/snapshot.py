@@ -29,6 +29,7 @@ class SnapshotRow:
     """The last version of a key that was accepted; `content` as a fingerprint, None where nobody vouches for it."""
 
     key: str
+    record_keys: str
     content: str | None
     record_id: str | None
 
@@ -39,7 +40,8 @@ class SnapshotRow:
 
 def find(connection: duckdb.DuckDBPyConnection, generation: Path, key: str) -> SnapshotRow | None:
     """What a generation says of a key; None: it was never delivered, or is gone."""
-    query = f"SELECT fingerprint::VARCHAR, record_id FROM read_parquet({literal(str(generation))}) WHERE key = ?"
+    columns = "record_keys, fingerprint::VARCHAR, record_id"
+    query = f"SELECT {columns} FROM read_parquet({literal(str(generation))}) WHERE key = ?"
     rows = connection.execute(query, [key]).fetchall()
     return SnapshotRow(key, *rows[0]) if rows else None
 

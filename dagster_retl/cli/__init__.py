@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dagster_retl.cli import dlq, explain, runs, store, syncs, up
+from dagster_retl.cli import dlq, explain, forget, runs, store, syncs, up
 from dagster_retl.cli.app import App
 from dagster_retl.cli.demo import demo as demo_command
 from dagster_retl.cli.project import check, connectors, init, schema
@@ -44,6 +44,7 @@ for _command in (
     runs.runs,
     dlq.dlq,
     explain.explain,
+    forget.forget,
     up.up,
     connectors,
     schema,

@@ -9,6 +9,7 @@ from typing import Any
 from dagster_retl.cli.output import error_document
 from dagster_retl.cli.words import rfc3339
 from dagster_retl.engine.explain import Explanation, Now
+from dagster_retl.engine.forget import Forgotten
 from dagster_retl.engine.plan import Plan
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import DeadLetter, DeadLetterStats, Run
@@ -120,6 +121,12 @@ def explanation_document(told: Explanation) -> Document:
         "history_kept_since": rfc3339(told.kept_since),
         "missing": list(told.missing),
     }
+
+
+def forgotten_document(done: Forgotten) -> Document:
+    """What was erased of a row in one sync."""
+    counts = {"dead_letters": done.letters, "other_records": done.records, "messages": done.texts, "files": done.files}
+    return {"sync_id": done.sync.id, "sync_name": done.sync.slug, **counts}
 
 
 def _now_document(now: Now) -> Document:

@@ -10,7 +10,8 @@ from dagster_retl.model.rows import Account, KeyForm
 from dagster_retl.model.sync import FieldMapping, Sync, SyncMode
 from dagster_retl.store.snapshots import Pointer
 
-_FORMS = tuple(KeyForm(ignore_case=ignore_case, trim=trim) for ignore_case in (False, True) for trim in (False, True))
+KEY_FORMS = tuple(KeyForm(ignore_case=case, trim=trim) for case in (False, True) for trim in (False, True))
+"""All ways in which a destination may compare keys."""
 
 
 def epoch_of(sync: Sync, connector: AnyConnector, account: Account, form: KeyForm | None = None) -> str:
@@ -40,7 +41,7 @@ def key_form_of(sync: Sync, connector: AnyConnector, pointer: Pointer | None) ->
     """
     if pointer is not None:
         account = Account(pointer.account_id, pointer.account_name)
-        for form in _FORMS:
+        for form in KEY_FORMS:
             if epoch_of(sync, connector, account, form) == pointer.epoch:
                 return form
     return connector.key_form(sync.object_name)

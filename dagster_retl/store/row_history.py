@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from dagster_retl.store.clock import from_text, to_text
 from dagster_retl.store.database import Database
@@ -61,6 +61,14 @@ class RowHistory:
         """The names of a sync's files in the state."""
         with self._db.read() as conn:
             return set(conn.scalars(select(_C.name).where(_C.sync_id == sync_id)))
+
+    def replace(self, conn: Connection, file_id: int, stored: Stored | None) -> None:
+        """Name another file in its place; None: none at all."""
+        if stored is None:
+            self.remove(conn, [file_id])
+            return
+        values = {"name": stored.name, "checksum": stored.checksum, "rows": stored.rows or 0}
+        conn.execute(update(row_history).where(_C.id == file_id).values(values))
 
     def remove(self, conn: Connection, ids: Iterable[int]) -> int:
         """Name these no more. Returns how many there were."""

@@ -120,6 +120,10 @@ class State:
         self._remember(name, checksum, path)
         return path
 
+    def delete(self, name: str) -> None:
+        """Remove a file that the store names no more; there may be none."""
+        self._path(name).unlink(missing_ok=True)
+
     def collect(
         self,
         sync_id: str,

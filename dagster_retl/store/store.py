@@ -18,6 +18,7 @@ from dagster_retl.store.dead_letters import DeadLetters
 from dagster_retl.store.key_records import KeyRecords
 from dagster_retl.store.leases import Lease, Leases
 from dagster_retl.store.ledger import Ledger
+from dagster_retl.store.mentions import Mentions
 from dagster_retl.store.migrate import ensure_schema, revision, store_uuid
 from dagster_retl.store.notices import Notices
 from dagster_retl.store.row_history import RowHistory
@@ -49,6 +50,7 @@ class Store:
         self.snapshots = Snapshots(database)
         self.history = RowHistory(database)
         self.keys = KeyRecords(database)
+        self.mentions = Mentions(database)
         self.states = SyncStates(database, self.audit)
         self.notices = Notices(database)
         # Drivers complain about connections that nobody closed: whoever forgets close() has it done.
@@ -108,6 +110,10 @@ class Store:
         for table in (suspects, acceptances, dead_letters, row_history):
             mine = (table.c.sync_id == sync_id) & (table.c.epoch == old)
             conn.execute(update(table).where(mine).values(epoch=new))
+
+    def compact(self) -> bool:
+        """Leave no trace of deleted rows in the database's files. False: somebody read it for too long."""
+        return self._db.compact()
 
     def close(self) -> None:
         """Close the connections."""

@@ -116,6 +116,7 @@ class TestWhatItSays:
             told = explain(made, 1)
             assert told.now is not None
             assert (told.silences(told.letters[0]), told.now.reason) == (True, "silenced")
+            assert not told.parked(told.letters[0])
 
             made.put((1, "bad again", 1))
             made.run()
@@ -129,6 +130,19 @@ class TestWhatItSays:
             told = explain(made, 1)
             assert told.delivered is not None
             assert (told.decisions, told.delivered.run_id) == ([], None)
+
+            made.put((1, "good", 1))
+            delivering = made.run().run
+            told = explain(made, 1, offline=True)
+            assert told.delivered is not None
+            assert told.delivered.run_id == delivering.id
+            made.put((1, "bad at last", 1))
+            made.run()
+            made.service.resolve([explain(made, 1, offline=True).letters[-1].id], "manual_push", actor="me")
+            made.run()
+            told = explain(made, 1, offline=True)
+            assert told.delivered is not None
+            assert told.delivered.run_id is None  # what it holds now, a person wrote
 
     def test_of_a_held_insert(self, tmp_path: Path) -> None:
         with scripted(tmp_path, sync_mode="insert") as made:
@@ -152,6 +166,8 @@ class TestWhatItSays:
 
     def test_of_a_killed_run_that_nobody_folded(self, tmp_path: Path, nursery: Nursery) -> None:
         with scripted(tmp_path, config={"batch_rows": 1}) as made:
+            made.put((1, "old", 1))
+            before = made.run().run
             made.put((1, "a", 1), (2, "b", 1), (3, "c", 1))
             assert isinstance(made.http, Capricious)
             made.http.expect(["ok", "kill"])
@@ -159,12 +175,13 @@ class TestWhatItSays:
             assert nursery.end().killed
             told = {key: explain(made, key, offline=True) for key in (1, 2, 3)}
             assert [outcomes(each) for each in told.values()] == [
-                [("upsert", "written")],
+                [("upsert", "written"), ("upsert", "written")],
                 [("upsert", "unknown")],
                 [],
             ]
-            assert not told[1].attempts[0].folded
-            assert told[1].delivered is None
+            assert [attempt.folded for attempt in told[1].attempts] == [True, False]
+            assert told[1].delivered is not None
+            assert told[1].delivered.run_id == before.id
             now = explain(made, 1).now
             assert now is not None
             assert "a run was interrupted" in now.warnings[0]
