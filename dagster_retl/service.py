@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.connectors.registry import connector_class
+from dagster_retl.engine.cleaning import Cleaned, clean
 from dagster_retl.engine.destination import Discovery
 from dagster_retl.engine.ending import ending_of
 from dagster_retl.engine.explain import Explanation, Now, explain_row, what_a_run_would_do
@@ -420,6 +421,13 @@ class Service:
     def _urls(self) -> list[object]:
         warehouses = self.project.warehouses.values()
         return [self.project.store_url, *(value for each in warehouses for value in (each.url, each.connect_args))]
+
+    # Retention
+
+    def clean(self, reference: str | None = None) -> list[Cleaned]:
+        """Delete what `retention` keeps no longer, of one sync or of all. Runs do so as well, in small portions."""
+        syncs = [self.project.sync(reference)] if reference else self.project.syncs
+        return [clean(self.store, self.state, sync.id, self.project.retention, at_once=True) for sync in syncs]
 
     # Dead letters
 

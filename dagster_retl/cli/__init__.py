@@ -48,6 +48,7 @@ for _command in (
     up.up,
     connectors,
     schema,
+    store.clean,
     store.db,
 ):
     main.add_command(_command)

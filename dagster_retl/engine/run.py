@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 
 from dagster_retl.changes.diff import failures, forgotten_query, keyless_failures, settled_letters
 from dagster_retl.connectors.base import AnyConnector
+from dagster_retl.engine.cleaning import clean
 from dagster_retl.engine.commit import Books, Closer, Folded
 from dagster_retl.engine.delivery import Delivery, Target
 from dagster_retl.engine.destination import Discovery
@@ -297,9 +298,7 @@ class _Execution:
         with store.fenced(self._lease) as conn:
             self._closer.commit(conn, self._run.run_id, folded, ending)
             store.leases.release(self._lease, conn)
-        keep = {folded.pointer.generation} if folded.pointer.generation else set()
-        keep |= store.history.names(self._run.sync.id)
-        self._run.state.collect(self._run.sync.id, keep, store_uuid=store.uuid)
+        clean(store, self._run.state, self._run.sync.id, self._run.retention)
 
     def _suspect(self, delivery: Delivery, pointer: Pointer, books: Books) -> None:
         """A fenced process records no answers, but it says what it sent (PROTOCOL 6)."""

@@ -15,6 +15,7 @@ from dagster_retl.store.acceptances import Acceptances
 from dagster_retl.store.audit import Audit
 from dagster_retl.store.database import Database
 from dagster_retl.store.dead_letters import DeadLetters
+from dagster_retl.store.expiry import Expiry
 from dagster_retl.store.key_records import KeyRecords
 from dagster_retl.store.leases import Lease, Leases
 from dagster_retl.store.ledger import Ledger
@@ -50,6 +51,7 @@ class Store:
         self.snapshots = Snapshots(database)
         self.history = RowHistory(database)
         self.keys = KeyRecords(database)
+        self.expiry = Expiry(database)
         self.mentions = Mentions(database)
         self.states = SyncStates(database, self.audit)
         self.notices = Notices(database)

@@ -27,6 +27,7 @@ from dagster_retl.model.project import (
     Destination,
     EngineSettings,
     Project,
+    Retention,
     Warehouse,
 )
 from dagster_retl.model.runs import Guard
@@ -271,6 +272,7 @@ _SETTINGS: list[tuple[str, int, type[BaseModel]]] = [
     ("### Destinations", 0, Destination),
     ("### Syncs", 0, Sync),
     ("### Engine", 0, EngineSettings),
+    ("### Retention", 0, Retention),
     ("## Mapping", 0, FieldMapping),
     ("## Guards", 0, Guards),
     ("## Schedules", 0, Schedule),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -196,6 +198,21 @@ def test_an_epoch_of_before_is_forgotten_too(made: World) -> None:
     assert [letter.resolution for letter in made.service.dead_letters("things", resolved=True)] == ["config_changed"]
     forget(elsewhere)
     assert traces(made) == []
+
+
+def test_free_pages_of_the_store_are_wiped_too(tmp_path: Path) -> None:
+    """Many SQLites leave what is deleted where it was; those of some Linux distributions do not."""
+    with world(tmp_path, RULES, **PEOPLE) as made:
+        set_scores(made, ada=1)
+        made.run()
+        with contextlib.closing(sqlite3.connect(tmp_path / "retl.db", isolation_level=None)) as connection:
+            connection.execute("PRAGMA secure_delete = OFF")
+            connection.execute("INSERT INTO notices VALUES ('k', 's', ?, 'never')", [ZOE])
+            connection.execute("DELETE FROM notices")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert traces(made) == ["retl.db"]
+        forget(made)
+        assert traces(made) == []
 
 
 def test_a_held_insert_needs_force(tmp_path: Path) -> None:
