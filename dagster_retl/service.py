@@ -26,6 +26,7 @@ from dagster_retl.engine.forget import Forgetting, Forgotten
 from dagster_retl.engine.known_secrets import secrets_in
 from dagster_retl.engine.plan import Plan
 from dagster_retl.engine.run import Report, SyncRun, planned_counters, preview
+from dagster_retl.engine.sealing import Sealer
 from dagster_retl.errors import ConfigurationError, RetlError
 from dagster_retl.model.project import Destination, EngineSettings, Project, Warehouse
 from dagster_retl.model.redactor import Redactor
@@ -386,7 +387,8 @@ class Service:
                     settings=self._engine,
                     options=options,
                     retention=self.project.retention,
-                    redact=Redactor(secrets | secrets_in(self.project.store_url)),
+                    redact=Redactor(secrets | secrets_in([self.project.store_url, self.project.dead_letters])),
+                    sealer=self._sealer() if self.project.dead_letters.payloads else None,
                 )
         finally:
             connector.close()
@@ -449,6 +451,23 @@ class Service:
     def dead_letter(self, entry_id: str) -> DeadLetter:
         """One dead letter. Raises `NotFoundError`."""
         return self.store.dead_letters.get(entry_id)
+
+    def payload(self, entry_id: str) -> bytes | None:
+        """The JSON document that was refused, where it was kept; None: it was not.
+
+        Raises `NotFoundError`, and `ConfigurationError` without the key that it was encrypted with.
+        """
+        stored = self.store.dead_letters.payload(entry_id)
+        return None if stored is None else self._sealer().unseal(stored)
+
+    def _sealer(self) -> Sealer:
+        keys = self.project.dead_letters.payload_key
+        if keys is None:
+            raise ConfigurationError(
+                "payloads of dead letters are encrypted, and retl.yaml has no key",
+                hint="Set `dead_letters: {payload_key: …}` to the key that they were encrypted with.",
+            )
+        return Sealer(keys.get_secret_value())
 
     def dead_letter_stats(self, reference: str | None = None) -> DeadLetterStats:
         """Open and resolved dead letters, and why the open ones failed."""

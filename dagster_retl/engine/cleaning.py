@@ -42,6 +42,7 @@ def clean(store: Store, state: State, sync_id: str, retention: Retention, *, at_
         return sum(itertools.takewhile(bool, counts))
 
     expiry = store.expiry
+    expire(expiry.payloads, now - retention.resolved_dead_letters)
     return Cleaned(
         sync_id=sync_id,
         runs=expire(expiry.runs, now - retention.runs),

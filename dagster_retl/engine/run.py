@@ -32,6 +32,7 @@ from dagster_retl.engine.planning import Planner
 from dagster_retl.engine.recall import Chosen, choose_pointer, recall
 from dagster_retl.engine.recorder import Recorder
 from dagster_retl.engine.recovery import Recovery
+from dagster_retl.engine.sealing import Sealer
 from dagster_retl.engine.suspicion import suspects_of
 from dagster_retl.engine.workspace import Workspace, workspace
 from dagster_retl.errors import ErrorCode, LeaseLostError, RetlError
@@ -50,7 +51,10 @@ from dagster_retl.store.store import Store
 
 @dataclass(frozen=True)
 class SyncRun:
-    """Everything that one run needs. `stop`: set it to end the run at a batch boundary."""
+    """Everything that one run needs. `stop`: set it to end the run at a batch boundary.
+
+    sealer: encrypts the documents of refused rows, which are kept then.
+    """
 
     run_id: str
     sync: Sync
@@ -63,6 +67,7 @@ class SyncRun:
     options: RunOptions = field(default_factory=RunOptions)
     retention: Retention = field(default_factory=Retention)
     redact: Redactor = field(default_factory=lambda: Redactor(()))
+    sealer: Sealer | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     on_progress: Callable[[Counters], None] = lambda counters: None
 
@@ -228,7 +233,9 @@ class _Execution:
 
     def _deliver(self, plan: Plan, books: Books, pointer: Pointer) -> tuple[Folded, Ending]:
         run = self._run
-        recorder = Recorder(run.store, self._lease, epoch=pointer.epoch, settle=books.settle, redact=run.redact)
+        recorder = Recorder(
+            run.store, self._lease, epoch=pointer.epoch, settle=books.settle, redact=run.redact, sealer=run.sealer
+        )
         delivery = Delivery(
             target=Target(
                 run.connector,

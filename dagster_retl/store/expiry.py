@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, select, update
 
 from dagster_retl.model.runs import RunStatus
 from dagster_retl.store.clock import to_text
@@ -67,6 +67,14 @@ class Expiry:
             or_(~letters.silenced, overtaken()),
         )
         return self._delete(dead_letters, query.order_by(letters.first_seen_at, letters.id), limit)
+
+    def payloads(self, sync_id: str, before: datetime, limit: int) -> int:
+        """Payloads of dead letters that were resolved before this time and stay."""
+        letters, moment = dead_letters.c, to_text(before)
+        kept = (letters.sync_id == sync_id, letters.first_seen_at < moment, letters.resolved_at < moment)
+        query = select(letters.id).where(*kept, letters.silenced, letters.payload.is_not(None)).limit(limit)
+        with self._db.begin() as conn:
+            return conn.execute(update(dead_letters).where(letters.id.in_(query)).values(payload=None)).rowcount
 
     def _delete(self, table: Any, ids: Select[Any], limit: int) -> int:
         """Found before the transaction begins: others wait for the deleting alone."""
