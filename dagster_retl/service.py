@@ -282,7 +282,10 @@ class Service:
     def _forget(self, sync: Sync, key: Mapping[str, Any], actor: str, *, force: bool) -> Forgotten:
         connector = self.connector(self.project.destination(sync.destination_id))
         try:
-            return Forgetting(self.store, self.state, self._engine, sync, connector, key, actor, force).execute()
+            return Forgetting(
+                self.store, self.state, self._engine, sync, connector, key, actor, force,
+                keeps_history=bool(self.project.retention.row_history),
+            ).execute()  # fmt: skip
         finally:
             connector.close()
 

@@ -60,7 +60,10 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Forgetting:
-    """Erases the row with these key fields. force: although it may still arrive, or be inserted twice."""
+    """Erases the row with these key fields. force: although it may still arrive, or be inserted twice.
+
+    keeps_history: whether the runs that it recovers leave row history.
+    """
 
     store: Store
     state: State
@@ -70,6 +73,7 @@ class Forgetting:
     record_keys: Mapping[str, Any]
     actor: str
     force: bool = False
+    keeps_history: bool = True
 
     def execute(self) -> Forgotten:
         """Erase the key. Raises `LeaseHeldError` while the sync runs, `ConfigurationError` for what needs `force`.
@@ -127,7 +131,7 @@ class _Erasure:
         store, sync_id = self._store, self._sync.id
         with store.fenced(self._lease) as conn:
             store.runs.start(conn, self._lease.run_id, self._lease.token)
-        closer = Closer(store, self._state, self._lease, self._space, keeps_history=True)
+        closer = Closer(store, self._state, self._lease, self._space, keeps_history=self._asked.keeps_history)
         Recovery(store, self._lease, closer, self._sync).recover()
         pointer = store.snapshots.pointer(sync_id)
         epoch = pointer.epoch if pointer else None
