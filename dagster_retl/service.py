@@ -12,19 +12,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ValidationError
 
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.connectors.registry import connector_class
+from dagster_retl.engine.cleaning import Cleaned, clean
 from dagster_retl.engine.destination import Discovery
 from dagster_retl.engine.ending import ending_of
+from dagster_retl.engine.explain import Explanation, Now, explain_row, what_a_run_would_do
+from dagster_retl.engine.forget import Forgetting, Forgotten
 from dagster_retl.engine.known_secrets import secrets_in
 from dagster_retl.engine.plan import Plan
 from dagster_retl.engine.run import Report, SyncRun, planned_counters, preview
+from dagster_retl.engine.sealing import Sealer
 from dagster_retl.errors import ConfigurationError, RetlError
-from dagster_retl.model.project import Destination, Project, Warehouse
+from dagster_retl.model.project import Destination, EngineSettings, Project, Warehouse
 from dagster_retl.model.redactor import Redactor
 from dagster_retl.model.rows import Account, Counters, FieldInfo, ObjectInfo
 from dagster_retl.model.runs import DeadLetter, DeadLetterStats, Run, RunOptions, RunStatus
@@ -247,6 +251,50 @@ class Service:
         with self._prepared(self.project.sync(reference), options or RunOptions(), "") as run:
             return preview(run)
 
+    def explain(self, reference: str, key: Mapping[str, Any], *, offline: bool = False) -> Explanation:
+        """Everything about the row with these key fields; `offline`: without asking the warehouse what it gives now.
+
+        Raises `ConfigurationError` when they are no key of the sync.
+        """
+        sync = self.project.sync(reference)
+        connector = self.connector(self.project.destination(sync.destination_id))
+        try:
+            told = explain_row(self.store, self.state, self._engine, sync, connector, key)
+        finally:
+            connector.close()
+        return told if offline else replace(told, now=self._now(sync, key))
+
+    def _now(self, sync: Sync, key: Mapping[str, Any]) -> Now:
+        try:
+            with self._prepared(sync, RunOptions(keys=(key,)), "") as run:
+                return what_a_run_would_do(preview(run))
+        except RetlError as error:
+            return Now(error=error)
+
+    def forget(self, keys: Mapping[str, Mapping[str, Any]], *, actor: str, force: bool = False) -> list[Forgotten]:
+        """Erase rows: the sync (by name, slug or id) → the key fields of the row that is erased from all it keeps.
+
+        Ends with the store's file written anew, so that nothing of them is left in it. When it
+        raises, or dies, call it again: it goes on where it was.
+        """
+        done = [self._forget(self.project.sync(name), key, actor, force=force) for name, key in keys.items()]
+        if not self.store.compact():
+            raise RetlError(
+                "traces of the key may be left in the free space of the store's file: somebody was reading it",
+                hint="Run the same command again.",
+            )
+        return done
+
+    def _forget(self, sync: Sync, key: Mapping[str, Any], actor: str, *, force: bool) -> Forgotten:
+        connector = self.connector(self.project.destination(sync.destination_id))
+        try:
+            return Forgetting(
+                self.store, self.state, self._engine, sync, connector, key, actor, force,
+                keeps_history=bool(self.project.retention.row_history),
+            ).execute()  # fmt: skip
+        finally:
+            connector.close()
+
     def queue(self, reference: str, options: RunOptions | None = None, *, trigger: str = "manual") -> Run:
         """Register a run before it is launched."""
         sync = self.project.sync(reference)
@@ -323,6 +371,10 @@ class Service:
             dagster_step=dagster_step,
         )
 
+    @property
+    def _engine(self) -> EngineSettings:
+        return self.project.engine.model_copy(update={"spill": self.project.spill_folder})
+
     @contextmanager
     def _prepared(self, sync: Sync, options: RunOptions, run_id: str) -> Iterator[SyncRun]:
         destination = self.project.destination(sync.destination_id)
@@ -332,7 +384,8 @@ class Service:
             self._check_mode(sync, connector)
             with self.source(warehouse) as source, self._open_state() as state:
                 query = resolve_query(sync.source_query, dialect=source.dialect, base=self.project.base)
-                secrets = secrets_in(connector.config) | secrets_in(warehouse.url) | secrets_in(warehouse.connect_args)
+                own = [self.project.store_url, self.project.state_url, self.project.dead_letters]
+                used = [connector.config, warehouse.url, warehouse.connect_args]
                 yield SyncRun(
                     run_id=run_id,
                     sync=sync,
@@ -341,9 +394,11 @@ class Service:
                     sql=query.sql,
                     store=self.store,
                     state=state,
-                    settings=self.project.engine.model_copy(update={"spill": self.project.spill_folder}),
+                    settings=self._engine,
                     options=options,
-                    redact=Redactor(secrets | secrets_in(self.project.store_url) | secrets_in(self.project.state_url)),
+                    retention=self.project.retention,
+                    redact=Redactor(secrets_in([*own, *used])),
+                    sealer=self._sealer() if self.project.dead_letters.payloads else None,
                 )
         finally:
             connector.close()
@@ -383,6 +438,13 @@ class Service:
             *(value for each in warehouses for value in (each.url, each.connect_args)),
         ]
 
+    # Retention
+
+    def clean(self, reference: str | None = None) -> list[Cleaned]:
+        """Delete what `retention` keeps no longer, of one sync or of all. Runs do so as well, in small portions."""
+        syncs = [self.project.sync(reference)] if reference else self.project.syncs
+        return [clean(self.store, self.state, sync.id, self.project.retention, at_once=True) for sync in syncs]
+
     # Dead letters
 
     def dead_letters(
@@ -403,6 +465,23 @@ class Service:
     def dead_letter(self, entry_id: str) -> DeadLetter:
         """One dead letter. Raises `NotFoundError`."""
         return self.store.dead_letters.get(entry_id)
+
+    def payload(self, entry_id: str) -> bytes | None:
+        """The JSON document that was refused, where it was kept; None: it was not.
+
+        Raises `NotFoundError`, and `ConfigurationError` without the key that it was encrypted with.
+        """
+        stored = self.store.dead_letters.payload(entry_id)
+        return None if stored is None else self._sealer().unseal(stored)
+
+    def _sealer(self) -> Sealer:
+        keys = self.project.dead_letters.payload_key
+        if keys is None:
+            raise ConfigurationError(
+                "payloads of dead letters are encrypted, and retl.yaml has no key",
+                hint="Set `dead_letters: {payload_key: …}` to the key that they were encrypted with.",
+            )
+        return Sealer(keys.get_secret_value())
 
     def dead_letter_stats(self, reference: str | None = None) -> DeadLetterStats:
         """Open and resolved dead letters, and why the open ones failed."""

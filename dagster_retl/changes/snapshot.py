@@ -8,6 +8,7 @@ what a removal leaves behind, and `DELETED`, what a delivered row of a `delete` 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -23,6 +24,28 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+@dataclass(frozen=True, slots=True)
+class SnapshotRow:
+    """The last version of a key that was accepted; `content` as a fingerprint, None where nobody vouches for it."""
+
+    key: str
+    record_keys: str
+    content: str | None
+    record_id: str | None
+
+    @property
+    def deleted(self) -> bool:
+        return self.content == DELETED
+
+
+def find(connection: duckdb.DuckDBPyConnection, generation: Path, key: str) -> SnapshotRow | None:
+    """What a generation says of a key; None: it was never delivered, or is gone."""
+    columns = "record_keys, fingerprint::VARCHAR, record_id"
+    query = f"SELECT {columns} FROM read_parquet({literal(str(generation))}) WHERE key = ?"
+    rows = connection.execute(query, [key]).fetchall()
+    return SnapshotRow(key, *rows[0]) if rows else None
+
+
 def load_snapshot(connection: duckdb.DuckDBPyConnection, generation: Path | None, *, stale: bool = False) -> None:
     """Make a generation (None: an empty one) the view `snapshot`; `stale`: no fingerprint counts."""
     if generation is None:
@@ -34,6 +57,22 @@ def load_snapshot(connection: duckdb.DuckDBPyConnection, generation: Path | None
         f"CREATE OR REPLACE VIEW snapshot AS SELECT key, record_keys, {fingerprint} AS fingerprint, record_id "
         f"FROM read_parquet({literal(str(generation))})"
     )
+
+
+def overlay_accepted(connection: duckdb.DuckDBPyConnection) -> None:
+    """Put what people declared delivered over the view `snapshot`, as the next fold will.
+
+    It is the table `accepted` (id, key, record_keys, fingerprint); the last word about a key counts.
+    """
+    connection.execute("ALTER VIEW snapshot RENAME TO delivered")
+    connection.execute(f"""
+        CREATE VIEW snapshot AS
+        SELECT * FROM delivered d WHERE NOT EXISTS (SELECT 1 FROM accepted a WHERE a.key = d.key)
+        UNION ALL
+        SELECT key, record_keys, fingerprint, NULL AS record_id
+        FROM (SELECT * FROM accepted QUALIFY row_number() OVER (PARTITION BY key ORDER BY id DESC) = 1)
+        WHERE fingerprint <> UUID '{REMOVED}'
+    """)
 
 
 def write_generation(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:

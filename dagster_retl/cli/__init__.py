@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dagster_retl.cli import dlq, runs, store, syncs, up
+from dagster_retl.cli import dlq, explain, forget, runs, store, syncs, up
 from dagster_retl.cli.app import App
 from dagster_retl.cli.demo import demo as demo_command
 from dagster_retl.cli.project import check, connectors, init, schema
@@ -43,9 +43,12 @@ for _command in (
     runs.run,
     runs.runs,
     dlq.dlq,
+    explain.explain,
+    forget.forget,
     up.up,
     connectors,
     schema,
+    store.clean,
     store.db,
 ):
     main.add_command(_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -63,17 +64,22 @@ def list_letters(
 
 @dlq.command("show")
 @click.argument("entry", metavar="ID")
+@click.option("--payload", "with_payload", is_flag=True, help="Decrypt the document that was refused.")
 @click.pass_obj
-def show(session: Session, entry: str) -> None:
+def show(session: Session, entry: str, with_payload: bool) -> None:
     """One dead letter in full."""
     with session.service() as service:
         letter = service.dead_letter(with_prefix(entry, DEAD_LETTER_PREFIX))
+        payload = service.payload(letter.id) if with_payload else None
         names = {each.id: each.slug for each in service.project.syncs}
     if session.json:
-        output.document(letter_document(letter))
+        decrypted = {"payload": None if payload is None else json.loads(payload)} if with_payload else {}
+        output.document(letter_document(letter) | decrypted)
         return
     output.line(session, (letter.error_code, "bold yellow"), "  ", letter.message)
     output.facts(session, _facts(letter, names.get(letter.sync_id, letter.sync_id)))
+    if with_payload:
+        output.line(session, ("what was sent was not kept", "dim") if payload is None else payload.decode())
     if not letter.resolved:
         output.hint(session, f"`retl dlq replay {_short(letter)}` sends the row again, as the warehouse has it now.")
 

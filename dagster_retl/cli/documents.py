@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from dagster_retl.cli.output import error_document
 from dagster_retl.cli.words import rfc3339
+from dagster_retl.engine.explain import Explanation, Now
+from dagster_retl.engine.forget import Forgotten
 from dagster_retl.engine.plan import Plan
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import DeadLetter, DeadLetterStats, Run
@@ -47,8 +50,7 @@ def run_document(run: Run) -> Document:
 
 def letter_document(letter: DeadLetter) -> Document:
     """A dead letter's attributes and its id."""
-    times = {name: rfc3339(getattr(letter, name)) for name in ("first_seen_at", "last_seen_at", "resolved_at")}
-    return {**asdict(letter), **times, "resolved": letter.resolved}
+    return {**_with_times(asdict(letter)), "resolved": letter.resolved}
 
 
 def stats_document(stats: DeadLetterStats) -> Document:
@@ -98,6 +100,49 @@ def plan_document(sync: Sync, plan: Plan) -> Document:
         "guards": [{**error_document(guard), "guard": guard.guard} for guard in plan.guards],
         "warnings": list(plan.warnings),
     }
+
+
+def explanation_document(told: Explanation) -> Document:
+    """All that is known of a row."""
+    return {
+        "sync_id": told.sync.id,
+        "sync_name": told.sync.slug,
+        "key": told.key,
+        "record_keys": dict(told.record_keys),
+        "now": None if told.now is None else _now_document(told.now),
+        "snapshot": None if told.delivered is None else _with_times(asdict(told.delivered)),
+        "attempts": [_with_times(asdict(attempt)) for attempt in told.attempts],
+        "dead_letters": [
+            {**letter_document(letter), "parked": told.parked(letter), "silences": told.silences(letter)}
+            for letter in told.letters
+        ],
+        "suspects": [_with_times(asdict(each)) for each in told.suspects],
+        "decisions": [_with_times(asdict(each)) for each in told.decisions],
+        "history_kept_since": rfc3339(told.kept_since),
+        "missing": list(told.missing),
+    }
+
+
+def forgotten_document(done: Forgotten) -> Document:
+    """What was erased of a row in one sync."""
+    counts = {"dead_letters": done.letters, "other_records": done.records, "messages": done.texts, "files": done.files}
+    return {"sync_id": done.sync.id, "sync_name": done.sync.slug, **counts}
+
+
+def _now_document(now: Now) -> Document:
+    return {
+        "outcome": now.outcome,
+        "reason": now.reason,
+        "values": dict(now.values),
+        "failing": None if now.failing is None else asdict(now.failing),
+        "guards": [error_document(guard) for guard in now.guards],
+        "warnings": list(now.warnings),
+        "error": None if now.error is None else error_document(now.error),
+    }
+
+
+def _with_times(attributes: Document) -> Document:
+    return {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in attributes.items()}
 
 
 def finding_document(finding: Finding) -> Document:

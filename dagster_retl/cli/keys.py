@@ -11,21 +11,21 @@ from dagster_retl.model.mistakes import did_you_mean
 from dagster_retl.model.sync import Sync
 
 
-def parse_key(text: str, fields: Sequence[str]) -> dict[str, str]:
+def parse_key(text: str, fields: Sequence[str], *, hint: str = "--key") -> dict[str, str]:
     """`42`, `id=42` or `region=EU,id=42` as field → value; values are compared as text, so `42` is the number too.
 
-    fields: the key fields of the sync. Raises `click.BadParameter`.
+    fields: the key fields of the sync; hint: what it was typed as. Raises `click.BadParameter`.
     """
     if not fields:
-        raise click.BadParameter("this sync has no key fields", param_hint="--key")
+        raise click.BadParameter("this sync has no key fields", param_hint=hint)
     named = _named(text, fields)
     if named is None:
         if len(fields) == 1 and not _names_something_else(text):
             return {fields[0]: text}
-        raise click.BadParameter(_advice(text, fields), param_hint="--key")
+        raise click.BadParameter(_advice(text, fields), param_hint=hint)
     missing = [field for field in fields if field not in named]
     if missing:
-        raise click.BadParameter(f"{text!r} does not say {', '.join(missing)}", param_hint="--key")
+        raise click.BadParameter(f"{text!r} does not say {', '.join(missing)}", param_hint=hint)
     return named
 
 

@@ -16,17 +16,19 @@ from sqlalchemy import Connection
 
 from dagster_retl.changes import fold
 from dagster_retl.changes.fold import UnansweredRow
+from dagster_retl.changes.history import answered_rows, write_history
 from dagster_retl.changes.outcomes import outcome_table
 from dagster_retl.changes.snapshot import literal, load_snapshot, write_generation
 from dagster_retl.engine.ending import Ending
 from dagster_retl.engine.workspace import Workspace
-from dagster_retl.errors import ErrorCode
+from dagster_retl.errors import ErrorCode, RetlError
 from dagster_retl.model.rows import Counters, Operation
 from dagster_retl.store.clock import to_text
 from dagster_retl.store.dead_letters import Failure
+from dagster_retl.store.files import Stored
 from dagster_retl.store.leases import Lease
 from dagster_retl.store.snapshots import Pointer
-from dagster_retl.store.state import State, generation_name
+from dagster_retl.store.state import State, generation_name, history_name
 from dagster_retl.store.store import Store
 from dagster_retl.store.suspects import Suspect
 
@@ -68,7 +70,7 @@ class Books:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A run's ledger, folded: what the committing transaction writes."""
+    """A run's ledger, folded: what the committing transaction writes. warnings: what could not be kept."""
 
     pointer: Pointer
     counters: Counters
@@ -76,6 +78,8 @@ class Folded:
     cleared: Sequence[int]
     held: Sequence[Failure]
     acceptances: Sequence[int]
+    history: Stored | None = None
+    warnings: Sequence[str] = ()
 
 
 def close_counters(books: Books, rows: fold.Tally, removals: fold.Tally) -> Counters:
@@ -108,6 +112,11 @@ def load_answers(connection: duckdb.DuckDBPyConnection, store: Store, state: Sta
     _load_ledger(connection, store, run_id)
 
 
+def load_refusals(connection: duckdb.DuckDBPyConnection, store: Store, sync_id: str, epoch: str, run_id: str) -> None:
+    """Why rows of a run failed, as the table that `changes.history` works on."""
+    _create(connection, "refusals", store.dead_letters.refusals(sync_id, epoch, run_id))
+
+
 def _load_ledger(connection: duckdb.DuckDBPyConnection, store: Store, run_id: str) -> None:
     _create(connection, "outcomes", outcome_table([]))
     started: list[tuple[int, str]] = []
@@ -128,11 +137,12 @@ def _load_ledger(connection: duckdb.DuckDBPyConnection, store: Store, run_id: st
 class Closer:
     """Folds and closes the runs of one sync, under one lease."""
 
-    def __init__(self, store: Store, state: State, lease: Lease, space: Workspace) -> None:
+    def __init__(self, store: Store, state: State, lease: Lease, space: Workspace, *, keeps_history: bool) -> None:
         self._store = store
         self._state = state
         self._lease = lease
         self._space = space
+        self._keeps_history = keeps_history
 
     def fold(self, run_id: str, books: Books, pointer: Pointer) -> Folded:
         """Build the next generation (if anything changed) from a run's manifest and ledger."""
@@ -147,7 +157,7 @@ class Closer:
         changed = fold.changed_rows(connection) or accepted or pointer.stale
         until = to_text(now + timedelta(seconds=books.settle))
         held = self._held(until) if books.holds_unknown else []
-        return Folded(
+        folded = Folded(
             pointer=self._next_generation(pointer, query) if changed else pointer,
             counters=close_counters(books, fold.tally(connection, removal=False), fold.tally(connection, removal=True)),
             suspects=[] if books.holds_unknown else self._suspects(until),
@@ -155,11 +165,13 @@ class Closer:
             held=held,
             acceptances=accepted,
         )
+        return self._with_history(folded, run_id) if self._keeps_history and answered_rows(connection) else folded
 
     def commit(self, conn: Connection, run_id: str, folded: Folded, ending: Ending) -> None:
         """Everything that ends a run, in the caller's fenced transaction. Frees no lease."""
         if ending.source_rows is not None:
             folded = replace(folded, pointer=replace(folded.pointer, source_rows=ending.source_rows))
+        ending = replace(ending, warnings=(*ending.warnings, *folded.warnings))
         self.save(conn, run_id, folded)
         self.close(conn, run_id, ending, folded.counters)
 
@@ -172,6 +184,8 @@ class Closer:
         if folded.held:
             store.dead_letters.fail(conn, sync_id, epoch, run_id, folded.held)
         store.acceptances.remove(conn, folded.acceptances)
+        if folded.history is not None:
+            store.history.add(conn, sync_id, epoch, run_id, folded.history)
         store.ledger.forget(conn, run_id)
 
     def close(self, conn: Connection, run_id: str, ending: Ending, counters: Counters) -> None:
@@ -201,6 +215,17 @@ class Closer:
         name = generation_name(self._store.uuid, pointer.sync_id, self._lease.token)
         stored = self._state.write(name, lambda path: write_generation(self._space.connection, query, path))
         return replace(pointer, generation=stored.name, rows=stored.rows or 0, checksum=stored.checksum, stale=False)
+
+    def _with_history(self, folded: Folded, run_id: str) -> Folded:
+        """The history is for people: a run goes on without it, and says so."""
+        connection, pointer = self._space.connection, folded.pointer
+        load_refusals(connection, self._store, pointer.sync_id, pointer.epoch, run_id)
+        name = history_name(self._store.uuid, pointer.sync_id, self._lease.token)
+        try:
+            stored = self._state.write(name, lambda path: write_history(connection, path))
+        except RetlError as error:
+            return replace(folded, warnings=[f"what became of single rows was not written down: {error.message}"])
+        return replace(folded, history=stored)
 
     def _suspects(self, until: str) -> list[Suspect]:
         return [

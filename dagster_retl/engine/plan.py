@@ -71,10 +71,13 @@ def sample(
 def sample_failing(connection: duckdb.DuckDBPyConnection) -> list[FailingRow]:
     """A few rows that fail before delivery."""
     rows = connection.execute(f"""
-        SELECT fate, coalesce(record_keys, '{{}}'), error_field, error FROM classified
+        SELECT fate, coalesce(record_keys, '{{}}'), error_field, error, copies FROM classified
         WHERE fate NOT IN ('send', 'unchanged') AND NOT starts_with(fate, 'skipped:') ORDER BY n LIMIT {SAMPLE_ROWS}
     """).fetchall()
-    return [FailingRow(code, json.loads(keys), failure_message(code, where, why)) for code, keys, where, why in rows]
+    return [
+        FailingRow(code, json.loads(keys), failure_message(code, where, why, copies=copies))
+        for code, keys, where, why, copies in rows
+    ]
 
 
 def failure_message(code: str, error_field: str | None, error: str | None, *, copies: int = 1) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dagster_retl.changes.diff import DiffRules, PlanTotals, diff
 from dagster_retl.changes.keys import key_of
-from dagster_retl.changes.snapshot import load_snapshot
+from dagster_retl.changes.snapshot import load_snapshot, overlay_accepted
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.engine.destination import Discovery
 from dagster_retl.engine.guards import contract_guard, plan_guards
@@ -36,6 +36,7 @@ class Memory:
     suspects: pa.Table
     letters: pa.Table
     silenced: pa.Table
+    accepted: pa.Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +108,15 @@ class Planner:
     def _remember(self, memory: Memory) -> None:
         connection = self.space.connection
         load_snapshot(connection, memory.generation, stale=memory.pointer.stale)
-        for name, table in (("suspects", memory.suspects), ("letters", memory.letters), ("silenced", memory.silenced)):
+        tables = {"suspects": memory.suspects, "letters": memory.letters, "silenced": memory.silenced}
+        for name, table in (tables | {"accepted": memory.accepted}).items():
             connection.register("incoming", table)
             connection.execute(
                 f"CREATE OR REPLACE TABLE {name} AS SELECT * REPLACE (fingerprint::UUID AS fingerprint) FROM incoming"
             )
             connection.unregister("incoming")
+        if memory.accepted.num_rows:
+            overlay_accepted(connection)
 
     def _guards(
         self, fields: tuple[FieldType, ...], totals: PlanTotals, pointer: Pointer, discovery: Discovery

@@ -54,6 +54,7 @@ def recall(store: Store, state: State, pointer: Pointer, *, epoch: str | None = 
         suspects=store.suspects.table(sync_id, epoch),
         letters=store.dead_letters.open_for_plan(sync_id, epoch),
         silenced=store.dead_letters.silenced(sync_id, epoch),
+        accepted=store.acceptances.table(sync_id, epoch),
     )
 
 

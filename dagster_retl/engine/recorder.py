@@ -14,11 +14,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import orjson
 from sqlalchemy import Connection
 
 from dagster_retl.changes.outcomes import Status
 from dagster_retl.engine.answers import Answer, common, to_outcomes
 from dagster_retl.engine.feed import NumberedBatch
+from dagster_retl.engine.sealing import Sealer
 from dagster_retl.errors import ACTIONS, Action
 from dagster_retl.model.redactor import Redactor
 from dagster_retl.store.clock import to_text
@@ -78,12 +80,16 @@ class _Submission:
 class Recorder:
     """Writes intents, answers and dead letters, fenced by the run's lease."""
 
-    def __init__(self, store: Store, lease: Lease, *, epoch: str, settle: float, redact: Redactor) -> None:
+    def __init__(
+        self, store: Store, lease: Lease, *, epoch: str, settle: float, redact: Redactor, sealer: Sealer | None = None
+    ) -> None:
+        """sealer: encrypts the documents of refused rows, which are kept then."""
         self._store = store
         self._lease = lease
         self._epoch = epoch
         self._settle = timedelta(seconds=settle)
         self._redact = redact
+        self._sealer = sealer
         self._queue: queue.SimpleQueue[_Submission | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="retl-recorder", daemon=True)
@@ -171,6 +177,7 @@ class Recorder:
                 rejection=ACTIONS[answer.fault.code] in (Action.REJECT, Action.SPLIT),
                 held=answer.held,
                 held_until=held_until if answer.held else None,
+                payload=self._sealer.seal(orjson.dumps(row.json)) if self._sealer else None,
             )
             for row, answer in zip(answered.batch.rows, answered.answers, strict=True)
             if answer.fault is not None and answer.status in (Status.FAILED, Status.GONE)

@@ -20,10 +20,11 @@ from sqlalchemy import Connection
 
 from dagster_retl.changes.diff import failures, forgotten_query, keyless_failures, settled_letters
 from dagster_retl.connectors.base import AnyConnector
+from dagster_retl.engine.cleaning import clean
 from dagster_retl.engine.commit import Books, Closer, Folded
 from dagster_retl.engine.delivery import Delivery, Target
 from dagster_retl.engine.destination import Discovery
-from dagster_retl.engine.ending import INTERRUPTED, Ending, ending_of
+from dagster_retl.engine.ending import Ending, ending_of
 from dagster_retl.engine.feed import Intents, batches
 from dagster_retl.engine.keeper import LeaseKeeper
 from dagster_retl.engine.payload import Limits, Payload
@@ -31,10 +32,12 @@ from dagster_retl.engine.plan import Plan, failure_message
 from dagster_retl.engine.planning import Planner
 from dagster_retl.engine.recall import Chosen, choose_pointer, recall, recall_latest
 from dagster_retl.engine.recorder import Recorder
+from dagster_retl.engine.recovery import Recovery
+from dagster_retl.engine.sealing import Sealer
 from dagster_retl.engine.suspicion import suspects_of
 from dagster_retl.engine.workspace import Workspace, workspace
 from dagster_retl.errors import ErrorCode, LeaseLostError, RetlError
-from dagster_retl.model.project import EngineSettings
+from dagster_retl.model.project import EngineSettings, Retention
 from dagster_retl.model.redactor import Redactor
 from dagster_retl.model.rows import Counters, Operation
 from dagster_retl.model.runs import AccountChange, Guard, Run, RunOptions, RunStatus
@@ -51,7 +54,10 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SyncRun:
-    """Everything that one run needs. `stop`: set it to end the run at a batch boundary."""
+    """Everything that one run needs. `stop`: set it to end the run at a batch boundary.
+
+    sealer: encrypts the documents of refused rows, which are kept then.
+    """
 
     run_id: str
     sync: Sync
@@ -62,7 +68,9 @@ class SyncRun:
     state: State
     settings: EngineSettings
     options: RunOptions = field(default_factory=RunOptions)
+    retention: Retention = field(default_factory=Retention)
     redact: Redactor = field(default_factory=lambda: Redactor(()))
+    sealer: Sealer | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     on_progress: Callable[[Counters], None] = lambda counters: None
 
@@ -112,12 +120,13 @@ class _Execution:
         self._lease = lease
         self._keeper = keeper
         self._space = space
-        self._closer = Closer(run.store, run.state, lease, space)
+        self._closer = Closer(run.store, run.state, lease, space, keeps_history=bool(run.retention.row_history))
         self._planner = Planner(run.sync, run.connector, run.source, run.sql, run.options, space)
 
     def execute(self) -> Report:
         self._start()
-        self._recover()
+        reset = self._run.options.account_change is AccountChange.RESET
+        Recovery(self._run.store, self._lease, self._closer, self._run.sync, reset=reset).recover()
         with Discovery(self._run.connector, self._run.stop) as discovery:
             account = discovery.account()
             known = self._run.store.snapshots.pointer(self._run.sync.id)
@@ -140,55 +149,6 @@ class _Execution:
             run.store.runs.start(conn, run.run_id, self._lease.token)
             if run.options.replay:
                 run.store.dead_letters.mark_replaying(conn, run.options.replay, run.run_id)
-
-    def _recover(self) -> None:
-        """Fold and close what dead runs left, and what people decided meanwhile (PROTOCOL 1, 7)."""
-        store, sync_id = self._run.store, self._run.sync.id
-        running = store.runs.list(sync_id, RunStatus.RUNNING, limit=200)
-        dead = {run.id for run in running if run.id != self._run.run_id} | set(store.ledger.unfolded(sync_id))
-        for run_id in sorted(dead):
-            self._recover_run(run_id)
-        pointer = self._pointer_to_recover()
-        if pointer is not None and store.acceptances.table(sync_id, pointer.epoch).num_rows:
-            self._fold_decisions(pointer)
-
-    def _recover_run(self, run_id: str) -> None:
-        store = self._run.store
-        plan = store.runs.plan_of(run_id)
-        pointer = self._pointer_to_recover()
-        ending = self._ending_of_dead(run_id)
-        if plan is None or pointer is None:
-            with store.fenced(self._lease) as conn:
-                self._closer.close(conn, run_id, ending, Counters())
-            return
-        folded = self._closer.fold(run_id, Books.of(plan), pointer)
-        with store.fenced(self._lease) as conn:
-            if run_id == self._run.run_id:
-                self._closer.save(conn, run_id, folded)
-            else:
-                self._closer.commit(conn, run_id, folded, ending)
-
-    def _pointer_to_recover(self) -> Pointer | None:
-        """A reset needs no snapshot: it is the way out where the generation cannot be read."""
-        pointer = self._run.store.snapshots.pointer(self._run.sync.id)
-        if pointer is not None and self._run.options.account_change is AccountChange.RESET:
-            return replace(pointer, generation=None, rows=0, checksum=None)
-        return pointer
-
-    def _ending_of_dead(self, run_id: str) -> Ending:
-        """A run that could say why it ended keeps its reason; the others were interrupted."""
-        run = self._run.store.runs.get(run_id)
-        if run.status.ended:
-            return Ending(run.status, run.error_code, run.error_message, run.guard, run.warnings)
-        return INTERRUPTED
-
-    def _fold_decisions(self, pointer: Pointer) -> None:
-        books = Books(
-            pointer.epoch, self._run.sync.sync_mode, None, None, 0.0, holds_unknown=False, counters=Counters()
-        )
-        folded = self._closer.fold(self._run.run_id, books, pointer)
-        with self._run.store.fenced(self._lease) as conn:
-            self._closer.save(conn, self._run.run_id, folded)
 
     def _move(self, chosen: Chosen) -> None:
         """What a sync remembers goes along to another account id, suspects and held inserts too."""
@@ -277,7 +237,9 @@ class _Execution:
 
     def _deliver(self, plan: Plan, books: Books, pointer: Pointer) -> tuple[Folded, Ending]:
         run = self._run
-        recorder = Recorder(run.store, self._lease, epoch=pointer.epoch, settle=books.settle, redact=run.redact)
+        recorder = Recorder(
+            run.store, self._lease, epoch=pointer.epoch, settle=books.settle, redact=run.redact, sealer=run.sealer
+        )
         delivery = Delivery(
             target=Target(
                 run.connector,
@@ -348,15 +310,14 @@ class _Execution:
         with store.fenced(self._lease) as conn:
             self._closer.commit(conn, self._run.run_id, folded, ending)
             store.leases.release(self._lease, conn)
-        keep = {folded.pointer.generation} if folded.pointer.generation else set()
-        self._collect(keep)
+        self._clean()
 
-    def _collect(self, keep: set[str]) -> None:
+    def _clean(self) -> None:
         """The run has ended well or badly by now: what cannot be removed waits for the next one."""
         try:
-            self._run.state.collect(self._run.sync.id, keep, store_uuid=self._run.store.uuid)
+            clean(self._run.store, self._run.state, self._run.sync.id, self._run.retention)
         except RetlError as error:
-            _LOG.warning("files that nothing needs any more stay for now: %s", error.message)
+            _LOG.warning("what nothing needs any more stays for now: %s", error.message)
 
     def _suspect(self, delivery: Delivery, pointer: Pointer, books: Books) -> None:
         """A fenced process records no answers, but it says what it sent (PROTOCOL 6)."""

@@ -27,7 +27,6 @@ class NotBuilt:
 
 
 NOT_BUILT: tuple[NotBuilt, ...] = (
-    NotBuilt("retention", "`retention`"),
     NotBuilt("alerts.*.on.*", "`on: stale`", "stale"),
     NotBuilt("alerts.*.dead_letters.rate", "`dead_letters.rate`"),
     NotBuilt("alerts.*.dead_letters.age", "`dead_letters.age`"),

@@ -4,7 +4,7 @@
             ├─ destinations where they go               Destination
             ├─ syncs        what is sent, how and when  Sync
             ├─ alerts       who hears about it          AlertRule
-            └─ retention, engine                        Retention, EngineSettings
+            └─ retention, dead_letters, engine          Retention, DeadLetterSettings, EngineSettings
 
 `Project.load("retl.yaml")` reads a file; `Project(warehouses=…, destinations=…, syncs=[Sync(…)])`
 builds the same in Python. Secrets (URLs, connection arguments, destination settings) are in no `repr`.
@@ -12,13 +12,14 @@ builds the same in Python. Secrets (URLs, connection arguments, destination sett
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, ModelWrapValidatorHandler, field_validator, model_validator
+from pydantic import BaseModel, Field, ModelWrapValidatorHandler, SecretStr, field_validator, model_validator
 
 from dagster_retl.errors import NotFoundError
 from dagster_retl.model.locations import (
@@ -32,13 +33,14 @@ from dagster_retl.model.mistakes import did_you_mean, gather
 from dagster_retl.model.not_built import not_built
 from dagster_retl.model.references import broken_references
 from dagster_retl.model.sync import Definition, Sync
-from dagster_retl.model.units import ByteSize, Duration, Seconds, Share
+from dagster_retl.model.units import ByteSize, Duration, DurationOrZero, Seconds, Share
 
 DEFAULT_STORE = "sqlite:///.retl/retl.db"
 DEFAULT_STATE = ".retl/state"
 
 _STORE_BACKENDS = frozenset({"sqlite", "postgresql"})
 _LEAST_MEMORY = 32_000_000
+_FERNET_BYTES = 32
 
 
 class Warehouse(Definition):
@@ -126,12 +128,43 @@ class Retention(Definition):
 
     runs: Duration = timedelta(days=90)
     """Ended runs."""
-    row_history: Duration = timedelta(days=14)
-    """Outcomes of single rows."""
+    row_history: DurationOrZero = timedelta(days=14)
+    """What became of single rows; 0: it is not written down."""
     resolved_dead_letters: Duration = timedelta(days=30)
     """Resolved dead letters."""
     generations: int = Field(2, ge=2)
     """Snapshot generations of a sync."""
+
+
+class DeadLetterSettings(Definition):
+    """What is kept about rows that could not be written."""
+
+    payloads: bool = False
+    """Keep the JSON document that was refused, encrypted."""
+    payload_key: SecretStr | None = None
+    """Fernet keys, separated by commas: the first encrypts, all decrypt."""
+
+    @field_validator("payload_key")
+    @classmethod
+    def _fernet_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not all(map(_is_fernet_key, value.get_secret_value().split(","))):
+            raise ValueError(
+                "expected a Fernet key (`Fernet.generate_key()` of cryptography makes one), or several with commas"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _key_for_payloads(self) -> Self:
+        if self.payloads and self.payload_key is None:
+            raise ValueError("`payloads: on` needs a `payload_key`: payloads are never kept in the clear")
+        return self
+
+
+def _is_fernet_key(text: str) -> bool:
+    try:
+        return len(base64.urlsafe_b64decode(text.strip())) == _FERNET_BYTES
+    except ValueError:
+        return False
 
 
 class EngineSettings(Definition):
@@ -181,6 +214,8 @@ class Project(Definition):
     """Who is told about failures."""
     retention: Retention = Retention()
     """How long the store keeps what nothing needs any more."""
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
+    """What is kept about rows that could not be written."""
     engine: EngineSettings = EngineSettings()
     """What a run may use of this machine."""
     path: Path | None = None

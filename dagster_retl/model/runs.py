@@ -102,8 +102,10 @@ class DeadLetter:
     """A row that could not be written, open until it is.
 
     rows: how many rows of the query it stands for (duplicates of one key, rows without a key).
-    attempts: how often it failed, in all. held: an insert whose outcome is unknown; no run sends
-    it until somebody says whether it arrived. replaying: a replay is under way.
+    attempts: how often it failed, in all. rejections: how often the destination refused this
+    version of it. held: an insert whose outcome is unknown; no run sends it until somebody says
+    whether it arrived, which nobody can know before `held_until`. silenced: this version is not sent
+    until it changes. replaying: a replay is under way.
     """
 
     id: str
@@ -118,7 +120,10 @@ class DeadLetter:
     first_seen_at: datetime
     last_seen_at: datetime
     vendor_code: str | None = None
+    rejections: int = 0
     held: bool = False
+    held_until: datetime | None = None
+    silenced: bool = False
     replaying: bool = False
     resolved_at: datetime | None = None
     resolution: str | None = None

@@ -43,6 +43,11 @@ def parse_duration(value: object) -> timedelta:
         raise ValueError("this duration is too long") from None
 
 
+def parse_duration_or_zero(value: object) -> timedelta:
+    """A duration; `0` needs no unit."""
+    return timedelta() if value in (0, "0") and value is not False else parse_duration(value)
+
+
 def parse_seconds(value: object) -> object:
     """A number of seconds, or a duration (`5m`), in seconds."""
     if isinstance(value, timedelta) or (isinstance(value, str) and _DURATION.fullmatch(value.strip())):
@@ -80,6 +85,9 @@ def _text_or(pattern: str, example: str, *others: dict[str, Any]) -> WithJsonSch
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), _text_or(DURATION_PATTERN, "24h")]
+DurationOrZero = Annotated[
+    timedelta, BeforeValidator(parse_duration_or_zero), _text_or(DURATION_PATTERN, "14d", {"const": 0})
+]
 Share = Annotated[
     float,
     Field(ge=0, le=1),

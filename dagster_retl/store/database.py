@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from dagster_retl.errors import ConfigurationError, ErrorCode, StoreError
 from dagster_retl.store.clock import from_text
+from dagster_retl.store.schema import metadata
 
 SCHEMA = "retl"
 """The store's own schema on Postgres."""
@@ -93,6 +94,25 @@ class Database:
             _create_folder(Path(str(self.url.database)))
             with self.reachable(), self.engine.connect() as conn:
                 _use_wal(conn.connection.dbapi_connection)
+
+    def compact(self) -> bool:
+        """Write the database anew without what was deleted. It waits for others; false: one of them read for too long.
+
+        SQLite leaves deleted rows in free pages and in its log (https://www.sqlite.org/lang_vacuum.html),
+        Postgres until a vacuum (its own write-ahead log and backups are its administrator's).
+        """
+        if not self.sqlite:
+            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+                conn.exec_driver_sql(f"VACUUM {', '.join(metadata.tables)}")
+            return True
+        connection = self.engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute("VACUUM")
+            busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
+            connection.close()
+        return not busy
 
     def close(self) -> None:
         """Close the pooled connections; connections in use are closed when they come back."""

@@ -104,12 +104,12 @@ class Runs:
 
         Dry runs, cancelled ones and those that were turned away by a live run tried nothing.
         """
-        tried = and_(
-            runs.c.status.in_((RunStatus.SUCCEEDED.value, RunStatus.FAILED.value)),
-            ~runs.c.dry_run,
-            runs.c.error_code.is_distinct_from(ErrorCode.LEASE_HELD.value),
+        query = (
+            select(runs)
+            .where(tried_to_write(runs.c))
+            .order_by(runs.c.created_at.desc(), runs.c.id.desc())
+            .limit(_OVERLAPPING)
         )
-        query = select(runs).where(tried).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(_OVERLAPPING)
         found: dict[str, Run] = {}
         with self._db.read() as conn:
             for sync_id in sync_ids:
@@ -196,6 +196,15 @@ class Runs:
             guard=guard,
             warnings=_json(list(warnings)),
         )
+
+
+def tried_to_write(run: Any) -> ColumnElement[bool]:
+    """Of the columns of `runs`: it ended, was no dry run, not cancelled, and not turned away by a live run."""
+    return and_(
+        run.status.in_((RunStatus.SUCCEEDED.value, RunStatus.FAILED.value)),
+        ~run.dry_run,
+        run.error_code.is_distinct_from(ErrorCode.LEASE_HELD.value),
+    )
 
 
 def options_to_json(options: RunOptions) -> dict[str, Any]:

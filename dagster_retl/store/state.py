@@ -1,10 +1,11 @@
-"""The state beside the store: snapshot generations and manifests, immutable files (PROTOCOL 9).
+"""The state beside the store: snapshot generations, manifests and row history, immutable files (PROTOCOL 9).
 
 A file gets its name when it is whole and lasting; its name is never used again. The store holds its
 name and checksum. Each sync has a folder:
 
     <state>/<sync id>/g-<store uuid>-<fencing token>-<random>.parquet     a generation
     <state>/<sync id>/m-<store uuid>-<fencing token>-<random>.parquet     a manifest
+    <state>/<sync id>/h-<store uuid>-<fencing token>-<random>.parquet     what became of a run's rows
 
 The state is a folder of this machine (`local_files`) or a prefix on an object store (`object_files`).
 """
@@ -34,7 +35,8 @@ KEPT_GENERATIONS = 2
 
 _GENERATION = "g"
 _MANIFEST = "m"
-_KINDS = (_GENERATION, _MANIFEST)
+_HISTORY = "h"
+_KINDS = (_GENERATION, _MANIFEST, _HISTORY)
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _FILE = re.compile(rf"(?P<kind>[{''.join(_KINDS)}])-(?P<store>[0-9a-z]+)-(?P<token>\d{{12}})-[0-9a-f]+\.parquet")
 
@@ -47,6 +49,11 @@ def generation_name(store_uuid: str, sync_id: str, token: int) -> str:
 def manifest_name(store_uuid: str, sync_id: str, token: int) -> str:
     """A fresh name for a run's manifest."""
     return _fresh_name(_MANIFEST, store_uuid, sync_id, token)
+
+
+def history_name(store_uuid: str, sync_id: str, token: int) -> str:
+    """A fresh name for the history of the rows of a run."""
+    return _fresh_name(_HISTORY, store_uuid, sync_id, token)
 
 
 class State:
@@ -92,6 +99,10 @@ class State:
         from what was written, and another `RetlError` when nobody can tell.
         """
         return self._files.local_path(_checked(name), checksum)
+
+    def delete(self, name: str) -> None:
+        """Remove a file that the store names no more; there may be none."""
+        self._files.remove(_checked(name))
 
     def collect(
         self,

@@ -15,12 +15,16 @@ from dagster_retl.store.acceptances import Acceptances
 from dagster_retl.store.audit import Audit
 from dagster_retl.store.database import Database
 from dagster_retl.store.dead_letters import DeadLetters
+from dagster_retl.store.expiry import Expiry
+from dagster_retl.store.key_records import KeyRecords
 from dagster_retl.store.leases import Lease, Leases
 from dagster_retl.store.ledger import Ledger
+from dagster_retl.store.mentions import Mentions
 from dagster_retl.store.migrate import ensure_schema, revision, store_uuid
 from dagster_retl.store.notices import Notices
+from dagster_retl.store.row_history import RowHistory
 from dagster_retl.store.runs import Runs
-from dagster_retl.store.schema import acceptances, dead_letters, suspects
+from dagster_retl.store.schema import acceptances, dead_letters, row_history, suspects
 from dagster_retl.store.snapshots import Snapshots
 from dagster_retl.store.states import SyncStates
 from dagster_retl.store.suspects import Suspects
@@ -45,6 +49,10 @@ class Store:
         self.suspects = Suspects(database)
         self.acceptances = Acceptances(database)
         self.snapshots = Snapshots(database)
+        self.history = RowHistory(database)
+        self.keys = KeyRecords(database)
+        self.expiry = Expiry(database)
+        self.mentions = Mentions(database)
         self.states = SyncStates(database, self.audit)
         self.notices = Notices(database)
         # Drivers complain about connections that nobody closed: whoever forgets close() has it done.
@@ -100,10 +108,14 @@ class Store:
             yield conn
 
     def move_epoch(self, conn: Connection, sync_id: str, old: str, new: str) -> None:
-        """Give suspects, acceptances and dead letters of a sync to another epoch: it is the same data."""
-        for table in (suspects, acceptances, dead_letters):
+        """Give what belongs to an epoch of a sync to another one: it is the same data."""
+        for table in (suspects, acceptances, dead_letters, row_history):
             mine = (table.c.sync_id == sync_id) & (table.c.epoch == old)
             conn.execute(update(table).where(mine).values(epoch=new))
+
+    def compact(self) -> bool:
+        """Leave no trace of deleted rows in the database's files. False: somebody read it for too long."""
+        return self._db.compact()
 
     def close(self) -> None:
         """Close the connections."""

@@ -23,10 +23,12 @@ from dagster_retl.model.model_errors import written_settings
 from dagster_retl.model.not_built import NOT_BUILT
 from dagster_retl.model.project import (
     AlertRule,
+    DeadLetterSettings,
     DeadLetterThresholds,
     Destination,
     EngineSettings,
     Project,
+    Retention,
     Warehouse,
 )
 from dagster_retl.model.runs import Guard
@@ -271,6 +273,8 @@ _SETTINGS: list[tuple[str, int, type[BaseModel]]] = [
     ("### Destinations", 0, Destination),
     ("### Syncs", 0, Sync),
     ("### Engine", 0, EngineSettings),
+    ("### Dead letters", 0, DeadLetterSettings),
+    ("### Retention", 0, Retention),
     ("## Mapping", 0, FieldMapping),
     ("## Guards", 0, Guards),
     ("## Schedules", 0, Schedule),

@@ -108,7 +108,10 @@ def _die_at(engine: Engine, moment: int) -> None:
 
 
 def _run(command: Mapping[str, Any]) -> str | None:
-    """The sync `things` of a folder; options: as the store writes them; die_at: see `_die_at`."""
+    """The sync `things` of a folder; options: as the store writes them; die_at: see `_die_at`.
+
+    forget: not a run, but the erasing of these key fields.
+    """
     project = project_of(
         Path(command["folder"]), command["url"], config=command.get("config"), **command.get("sync", {})
     )
@@ -116,7 +119,10 @@ def _run(command: Mapping[str, Any]) -> str | None:
         if command.get("die_at") is not None:
             _die_at(service.store.engine, command["die_at"])
         try:
-            service.run("things", options_from_json(command.get("options", {})))
+            if "forget" in command:
+                service.forget({"things": command["forget"]}, actor="me")
+            else:
+                service.run("things", options_from_json(command.get("options", {})))
         except RetlError as error:
             return str(error.code)
     return None

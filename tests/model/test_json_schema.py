@@ -138,7 +138,11 @@ def test_example_of_the_design() -> None:
         ("max_attempts", "adopt: x\n    max_attempts"),
         ("change_detection: snapshot", "change_detection: none"),
         ("change_detection: snapshot", "change_detection: {watermark: c}"),
-        ("engine:", "retention: {runs: 1d}\nengine:"),
+        ("engine:", "dead_letters: {payloads: maybe}\nengine:"),
+        ("engine:", "retention: {generations: 1}\nengine:"),
+        ("engine:", "retention: {runs: 0}\nengine:"),
+        ("engine:", "retention: {row_history: 14}\nengine:"),
+        ("engine:", "retention: {runs: 90}\nengine:"),
         ("Email: {source: email,", "Email: {destination: x, source: email,"),
     ],
 )

@@ -395,6 +395,20 @@ MISTAKES = {
     "defaults that are a list": (small("defaults: []\n"), 10, "defaults", "expected a mapping", ""),
     "include that is text": (small("include: x.yaml\n"), 10, "include", "expected a list", ""),
     "include that is a number": (small("include: [5]\n"), 10, "include[0]", "path of a file", ""),
+    "payloads without a key": (
+        small("dead_letters: {payloads: on}\n"),
+        10,
+        "dead_letters",
+        "needs a `payload_key`",
+        "",
+    ),
+    "a key that is none": (
+        small("dead_letters: {payload_key: secret}\n"),
+        10,
+        "dead_letters.payload_key",
+        "Fernet",
+        "",
+    ),
     "recursive alias": (small("alerts: &a [*a]\n"), 10, "alerts", "", ""),
 }
 
@@ -409,7 +423,6 @@ def test_mistake(write: Write, name: str) -> None:
 
 
 NOT_BUILT = {
-    "retention: {runs: 90d}\n": "retention",
     "alerts: [{notify: [x], on: [stale]}]\n": "alerts[0].on[0]",
     "alerts: [{notify: [x], dead_letters: {rate: 0}}]\n": "alerts[0].dead_letters.rate",
     "alerts: [{notify: [x], dead_letters: {age: 24h}}]\n": "alerts[0].dead_letters.age",
@@ -587,6 +600,7 @@ SECRET = "s3cr3t'xyzzy\\x"
         small('alerts: [{notify: ["${S}"], on: ["${S}"]}]\n'),
         small('engine: {memory: "${S}"}\n'),
         small('retention: {runs: "${S}"}\n'),
+        small('dead_letters: {payload_key: "${S}"}\n'),
         small('  - {name: "${S}", slug: one}\n'),
     ],
 )

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from dagster_retl.errors import NotFoundError
 from dagster_retl.model.ids import sync_id_of
-from dagster_retl.model.project import AlertRule, Destination, EngineSettings, Project, Retention, Warehouse
+from dagster_retl.model.project import AlertRule, Destination, EngineSettings, Project, Warehouse
 from dagster_retl.model.sync import FieldMapping, Schedule, Sync, Watermark
 
 
@@ -98,7 +98,6 @@ def messages(**settings: Any) -> list[tuple[tuple[str | int, ...], str]]:
         ({"syncs": [sync(change_detection="none")]}, ("syncs", 0, "change_detection")),
         ({"syncs": [sync(change_detection=Watermark(watermark="c"))]}, ("syncs", 0, "change_detection", "watermark")),
         ({"syncs": [sync(schedule=Schedule(type="on_upstream"))]}, ("syncs", 0, "schedule", "type")),
-        ({"retention": Retention(runs="1d")}, ("retention",)),
         ({"alerts": [AlertRule(notify=["x"], on=["stale"])]}, ("alerts", 0, "on", 0)),
     ],
 )

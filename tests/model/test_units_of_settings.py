@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_retl.model.units import format_duration, parse_duration, parse_seconds, parse_share, parse_size
+from dagster_retl.model.units import (
+    format_duration,
+    parse_duration,
+    parse_duration_or_zero,
+    parse_seconds,
+    parse_share,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +31,17 @@ def test_durations(text: str, seconds: int) -> None:
 def test_what_is_no_duration(value: Any) -> None:
     with pytest.raises(ValueError, match="expected a duration"):
         parse_duration(value)
+
+
+@pytest.mark.parametrize(("value", "days"), [(0, 0), ("0", 0), ("0d", 0), ("14d", 14)])
+def test_zero_needs_no_unit_where_it_turns_something_off(value: Any, days: int) -> None:
+    assert parse_duration_or_zero(value) == timedelta(days=days)
+
+
+@pytest.mark.parametrize("value", ["", "24", 24, False, None, "-1h"])
+def test_what_is_neither_a_duration_nor_zero(value: Any) -> None:
+    with pytest.raises(ValueError, match="expected a duration"):
+        parse_duration_or_zero(value)
 
 
 @given(st.integers(0, 10**9))

@@ -31,7 +31,7 @@ class Failure:
     fingerprint: the version that failed; None where there is none (a mapping error, a removal).
     rejection: the destination refused this version, which counts towards parking; a timeout or
     an outage does not. held: an insert whose outcome is unknown; nobody may decide about it
-    before `held_until`, a time as the store writes it (`clock.to_text`).
+    before `held_until`, a time as the store writes it (`clock.to_text`). payload: what was sent, encrypted.
     """
 
     key: str
@@ -45,6 +45,7 @@ class Failure:
     rows: int = 1
     held: bool = False
     held_until: str | None = None
+    payload: bytes | None = None
 
 
 class Failures:
@@ -166,6 +167,7 @@ def _values(failure: Failure) -> dict[str, Any]:
         "rows": failure.rows,
         "held": failure.held,
         "held_until": failure.held_until,
+        "payload": failure.payload,
         "silenced": False,
     }
 
@@ -185,7 +187,7 @@ def _open_or_bump(conn: Connection) -> Any:
     same_version = _C.fingerprint.is_not_distinct_from(new.fingerprint)
     changes: dict[str, Any] = {
         name: case((_C.held, _C[name]), else_=new[name])
-        for name in ("record_keys", "error_code", "vendor_code", "message", "operation", "fingerprint")
+        for name in ("record_keys", "error_code", "vendor_code", "message", "operation", "fingerprint", "payload")
     } | {
         "attempts": _C.attempts + 1,
         "rejections": case(

@@ -21,6 +21,7 @@ Cursor = tuple[datetime, str]
 Conditions = list[ColumnElement[bool]]
 
 _C = dead_letters.c
+_SHOWN = [column for column in _C if column.name != "payload"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,16 @@ class Listing:
     def get(self, entry_id: str) -> DeadLetter:
         """Raises `NotFoundError`."""
         with self._db.read() as conn:
-            row = conn.execute(select(dead_letters).where(_C.id == entry_id)).one_or_none()
+            row = conn.execute(select(*_SHOWN).where(_C.id == entry_id)).one_or_none()
         if row is None:
             raise NotFoundError(f"there is no dead letter {entry_id}", hint="`retl dlq list` shows the open entries.")
-        return _dead_letter(row)
+        return dead_letter_of(row)
+
+    def payload(self, entry_id: str) -> bytes | None:
+        """What was sent, encrypted; None: it was not kept. Raises `NotFoundError`."""
+        self.get(entry_id)
+        with self._db.read() as conn:
+            return conn.scalar(select(_C.payload).where(_C.id == entry_id))
 
     def opened_since(self, cursor: Cursor | None, *, limit: int = 1_000) -> list[DeadLetter]:
         """Entries first seen after `cursor`, open or resolved since, oldest first.
@@ -54,11 +61,11 @@ class Listing:
         A transaction may commit entries that are older than ones seen already: whoever must not
         miss any looks at `open_groups`.
         """
-        query = select(dead_letters).order_by(_C.first_seen_at, _C.id).limit(limit)
+        query = select(*_SHOWN).order_by(_C.first_seen_at, _C.id).limit(limit)
         if cursor is not None:
             query = query.where(_position() > (to_text(cursor[0]), cursor[1]))
         with self._db.read() as conn:
-            return [_dead_letter(row) for row in conn.execute(query)]
+            return [dead_letter_of(row) for row in conn.execute(query)]
 
     def open_groups(self, sync_id: str | None = None) -> list[OpenGroup]:
         """The open entries counted by sync and reason."""
@@ -126,9 +133,9 @@ class Listing:
                 conditions.append(column == str(value))
         if before is not None:
             conditions.append(_position() < (to_text(before[0]), before[1]))
-        query = select(dead_letters).where(*conditions).order_by(_C.first_seen_at.desc(), _C.id.desc()).limit(limit)
+        query = select(*_SHOWN).where(*conditions).order_by(_C.first_seen_at.desc(), _C.id.desc()).limit(limit)
         with self._db.read() as conn:
-            return [_dead_letter(row) for row in conn.execute(query)]
+            return [dead_letter_of(row) for row in conn.execute(query)]
 
 
 def _of_sync(sync_id: str | None) -> Conditions:
@@ -139,7 +146,8 @@ def _position() -> Any:
     return tuple_(_C.first_seen_at, _C.id)
 
 
-def _dead_letter(row: Any) -> DeadLetter:
+def dead_letter_of(row: Any) -> DeadLetter:
+    """The noun of a row of the table."""
     return DeadLetter(
         id=row.id,
         sync_id=row.sync_id,
@@ -153,7 +161,10 @@ def _dead_letter(row: Any) -> DeadLetter:
         first_seen_at=from_text(row.first_seen_at),
         last_seen_at=from_text(row.last_seen_at),
         vendor_code=row.vendor_code,
+        rejections=row.rejections,
         held=row.held,
+        held_until=maybe_time(row.held_until),
+        silenced=row.silenced,
         replaying=row.replay_run_id is not None,
         resolved_at=maybe_time(row.resolved_at),
         resolution=row.resolution,

@@ -1,9 +1,9 @@
-"""Dead letters as a plan needs them: in columns, to be joined with the rows of the query."""
+"""Dead letters as plan and fold need them: in columns, to be joined with rows."""
 
 from __future__ import annotations
 
 import pyarrow as pa
-from sqlalchemy import Connection, and_, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select
 
 from dagster_retl.store.database import Database
 from dagster_retl.store.schema import dead_letters
@@ -21,13 +21,27 @@ OPEN_SCHEMA = pa.schema(
     ]
 )
 
+REFUSAL_SCHEMA = pa.schema([("key", pa.string()), ("error_code", pa.string())])
+
 SILENCED_SCHEMA = pa.schema([("key", pa.string()), ("fingerprint", pa.string())])
 
 _C = dead_letters.c
 
 
+def overtaken() -> ColumnElement[bool]:
+    """Whether a later entry of the same key exists."""
+    newer = dead_letters.alias("newer")
+    return exists().where(
+        and_(newer.c.sync_id == _C.sync_id, newer.c.epoch == _C.epoch, newer.c.key == _C.key),
+        or_(
+            newer.c.first_seen_at > _C.first_seen_at,
+            and_(newer.c.first_seen_at == _C.first_seen_at, newer.c.id > _C.id),
+        ),
+    )
+
+
 class Planning:
-    """The part of `DeadLetters` that a run reads before it plans."""
+    """The part of `DeadLetters` that a run reads before it plans, and when it folds."""
 
     _db: Database
 
@@ -39,6 +53,14 @@ class Planning:
         with self._db.reading(conn) as reader:
             return arrow_table(reader, query, OPEN_SCHEMA)
 
+    def refusals(self, sync_id: str, epoch: str, run_id: str) -> pa.Table:
+        """Why the rows failed that this run saw last, as `REFUSAL_SCHEMA`."""
+        query = select(_C.key, _C.error_code).where(
+            _C.run_id == run_id, _C.sync_id == sync_id, _C.epoch == epoch, _C.resolved_at.is_(None)
+        )
+        with self._db.read() as conn:
+            return arrow_table(conn, query, REFUSAL_SCHEMA)
+
     def silenced(self, sync_id: str, epoch: str, conn: Connection | None = None) -> pa.Table:
         """The versions that are not sent until they change, as `SILENCED_SCHEMA`.
 
@@ -46,14 +68,7 @@ class Planning:
         A silenced version whose row the plan finds changed is to be told to `resolve_keys`, or it
         would be silent again when the row changes back.
         """
-        newer = dead_letters.alias("newer")
-        overtaken = exists().where(
-            and_(newer.c.sync_id == _C.sync_id, newer.c.epoch == _C.epoch, newer.c.key == _C.key),
-            or_(
-                newer.c.first_seen_at > _C.first_seen_at,
-                and_(newer.c.first_seen_at == _C.first_seen_at, newer.c.id > _C.id),
-            ),
-        )
-        query = select(_C.key, _C.fingerprint).where(_C.sync_id == sync_id, _C.epoch == epoch, _C.silenced, ~overtaken)
+        mine = and_(_C.sync_id == sync_id, _C.epoch == epoch)
+        query = select(_C.key, _C.fingerprint).where(mine, _C.silenced, ~overtaken())
         with self._db.reading(conn) as reader:
             return arrow_table(reader, query, SILENCED_SCHEMA)
