@@ -10,8 +10,10 @@ import httpx
 import pytest
 
 from dagster_retl.connectors.base import Connector, ConnectorConfig, ConnectorSpec, Exchange, Request
+from dagster_retl.engine.concurrency import Gate
 from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.transport import ATTEMPTS, Transport
+from dagster_retl.engine.turns import Turns
 from dagster_retl.errors import DestinationError, ErrorCode
 from dagster_retl.model.rows import Account, Batch, FieldInfo, ObjectInfo, RowResult
 from dagster_retl.testing.server import LoopbackServer, Reply, Trouble
@@ -59,6 +61,10 @@ class Tokens(httpx.Auth):
         yield request
 
 
+def alone(stop: threading.Event | None = None) -> Turns:
+    return Turns(Pacer(None), stop or threading.Event(), Gate(1))
+
+
 @pytest.fixture
 def server() -> Iterator[LoopbackServer]:
     with LoopbackServer(lambda request: Reply(200)) as running:
@@ -74,7 +80,7 @@ def transport() -> Iterator[Made]:
 
     def make(url: str, *, idempotent: bool = True, auth: httpx.Auth | None = None, timeout: float = 2.0) -> Any:
         connector = Echo(ConnectorConfig(base_url=url, timeout=timeout), idempotent=idempotent)
-        made.append(Transport(connector, auth=auth, pacer=Pacer(None), stop=threading.Event()))
+        made.append(Transport(connector, auth=auth, turns=alone()))
         return made[-1], connector
 
     yield make
@@ -161,7 +167,7 @@ def test_an_address_that_is_not_allowed_is_not_reached_by_auth_either(server: Lo
                 raise DestinationError("not there", code=ErrorCode.CONFIGURATION)
 
     guarded = Guarded(ConnectorConfig(base_url=server.url))
-    wire = Transport(guarded, auth=Tokens(f"{server.url}/token"), pacer=Pacer(None), stop=threading.Event())
+    wire = Transport(guarded, auth=Tokens(f"{server.url}/token"), turns=alone())
     with pytest.raises(DestinationError, match="not there"):
         wire.run(guarded.ask())
     assert server.requests == []
