@@ -48,6 +48,7 @@ class Pacer:
         self._told_until = 0.0
         self._paused = 0.0
         self._sent = 0
+        self._flying: set[int] = set()
         self._left = 0
         self._left_until = 0.0
 
@@ -84,18 +85,27 @@ class Pacer:
         if tell and seconds > 0:
             self._budget.pause(seconds)
 
+    def done(self, number: int) -> None:
+        """Request `number` is not on its way any more."""
+        with self._lock:
+            self._flying.discard(number)
+
     def heard(self, number: int, state: LimitState, *, throttled: bool = False) -> None:
         """What the answer to request `number` said of a limit."""
         reset = min(state.reset or 0.0, LONGEST_WAIT)
         if state.remaining is not None and reset:
-            with self._lock:  # requests that left after that one may not have been counted yet
-                self._left = state.remaining - (self._sent - number)
+            with self._lock:
+                self._left = state.remaining - self._uncounted(number)
                 self._left_until = time.monotonic() + reset
             if state.remaining == 0:
                 self.pause(reset)
         rate = state.rate
         if rate and (state.window or 0.0) <= _LONGEST_WINDOW and (throttled or self._learnt):
             self._learn(rate)
+
+    def _uncounted(self, number: int) -> int:
+        """How many requests the destination may not have counted when it answered that one."""
+        return self._sent - number + sum(other < number for other in self._flying)
 
     def _learn(self, rate: float) -> None:
         with self._lock:
@@ -142,6 +152,7 @@ class Pacer:
                 return 0
             self._sent += 1
             self._left -= 1
+            self._flying.add(self._sent)
             return self._sent
 
     def _moment(self, now: float) -> float:

@@ -40,5 +40,8 @@ class Turns:
             number = self.pacer.wait(self.stop, self.before_send)
             if not number:
                 raise CancelledError("the run was stopped while a request waited for its turn")
-            self.before_send()
-            yield Turn(number, permit)
+            try:
+                self.before_send()
+                yield Turn(number, permit)
+            finally:
+                self.pacer.done(number)

@@ -183,13 +183,24 @@ class TestWhatIsLeft:
         pacer = Pacer(None)
         stop = threading.Event()
         first, second, third = (pacer.wait(stop) for _ in range(3))
+        pacer.done(first)
+        pacer.done(second)
         pacer.heard(first, LimitState(remaining=3, reset=30))
         assert pacer.wait(stop)
         assert waits(pacer)  # two more left after the first, and one just now
         pacer.heard(third, LimitState(remaining=2, reset=30))
         assert pacer.wait(stop)
         assert waits(pacer)
-        assert second
+
+    def test_an_earlier_request_that_is_still_on_its_way_counts(self) -> None:
+        pacer = Pacer(None)
+        stop = threading.Event()
+        first, second = (pacer.wait(stop) for _ in range(2))
+        pacer.heard(second, LimitState(remaining=1, reset=30))
+        assert waits(pacer)
+        pacer.done(first)
+        pacer.heard(second, LimitState(remaining=1, reset=30))
+        assert pacer.wait(stop)
 
     def test_the_end_of_the_window_ends_the_wait(self) -> None:
         pacer = Pacer(None)
