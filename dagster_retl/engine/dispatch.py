@@ -84,7 +84,7 @@ class DirectWriter:
             self.traffic.retries += 1
         raise AssertionError("the last attempt returns")
 
-    def _attempt(self, batch: Batch) -> list[RowResult]:
+    def _attempt(self, batch: Batch) -> Sequence[RowResult]:
         with self._turns.taken() as turn:
             self.traffic.requests += 1
             try:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from dagster_retl.connectors.limits import LimitState
 from dagster_retl.engine.budget import OwnBudget, RateBudget
+from dagster_retl.store.budgets import claim
 
 MARGIN = 1.015
 """How much longer than 1 / rate we wait: what leaves on time arrives a little early or late."""
@@ -18,6 +19,8 @@ LONGEST_WAIT = 60.0
 _AHEAD = 0.05
 """Seconds of the budget that one process takes at a time: they are lost to the others if it does not use them."""
 _MOST_TOKENS = 20
+_SLEEPS_WELL = 0.02
+"""Seconds: sleeping that long again costs less than the refusal that it prevents."""
 _LOOK_EVERY = 1.0
 """Seconds between looks at what other processes have been told."""
 _GLANCE = 1.0
@@ -40,6 +43,7 @@ class Pacer:
         self._lock = threading.Lock()
         self._moments: deque[float] = deque()
         self._interval = 0.0
+        self._line = 0.0
         self._chunk = 1
         self._scarce = False
         self._learnt: float | None = None
@@ -68,10 +72,12 @@ class Pacer:
             if delay > 0:
                 stop.wait(min(delay, _GLANCE))
                 check()
-            elif mine and (number := self._leave()):
-                return number
-            else:
+            elif not mine:
                 moment, mine = self._next()
+            else:
+                number, moment, mine = self._leave()
+                if number:
+                    return number
         return 0
 
     def pause(self, seconds: float) -> None:
@@ -144,16 +150,24 @@ class Pacer:
             return max(self._paused_until, min(self._left_until, now + 0.05))
         return self._paused_until
 
-    def _leave(self) -> int:
-        """The number of a request that leaves now; 0 if it must not, after all."""
+    def _leave(self) -> tuple[int, float, bool]:
+        """The number of a request that leaves now; 0 if it must not after all: when to try, and whether it may then.
+
+        Whoever was late would come too close before the next one, who is not: so that one waits a little.
+        """
         with self._lock:
             now = time.monotonic()
             if self._held_until(now) > now:
-                return 0
+                return 0, now, False
+            if self._interval >= _SLEEPS_WELL:
+                first, line = claim(self._line, now=now, tokens=1, interval=self._interval / MARGIN, burst=self._burst)
+                if first > now:
+                    return 0, first, True
+                self._line = line
             self._sent += 1
             self._left -= 1
             self._flying.add(self._sent)
-            return self._sent
+            return self._sent, now, True
 
     def _moment(self, now: float) -> float:
         """The next moment of the budget. Those that nobody used in time are lost."""

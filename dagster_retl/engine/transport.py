@@ -10,9 +10,9 @@ import httpx
 
 from dagster_retl.connectors.base import Connector, Exchange, Request
 from dagster_retl.connectors.limits import LimitState, retry_after
+from dagster_retl.engine.connections import Connections
 from dagster_retl.engine.pacing import LONGEST_WAIT
 from dagster_retl.engine.turns import Turn, Turns
-from dagster_retl.engine.wire import Wire
 from dagster_retl.errors import DestinationError, ErrorCode
 
 T = TypeVar("T")
@@ -54,12 +54,12 @@ class Transport:
         self._connector = connector
         self._turns = turns
         self._stop = turns.stop
-        self._wire = Wire(connector, auth)
+        self._connections = Connections(connector, auth)
         self.traffic = Traffic()
         self.ambiguous = False
 
     def close(self) -> None:
-        self._wire.close()
+        self._connections.close()
 
     def run(self, exchange: Exchange[T]) -> T:
         """Drive a conversation to its end. Raises `DestinationError`, and `CancelledError` before a request is sent."""
@@ -97,12 +97,12 @@ class Transport:
 
     def _attempt(self, request: Request) -> tuple[httpx.Response | None, DestinationError | None]:
         """Send once, when it is time: a response to hand on, or the failure that it is (with its response, if any)."""
-        built = self._wire.build(request)
+        built = self._connections.build(request)
         with self._turns.taken() as turn:
             self.traffic.requests += 1
             self.traffic.bytes_sent += len(request.content or b"")
             try:
-                response = self._wire.send(built)
+                response = self._connections.send(built)
             except httpx.TransportError as error:
                 return None, self._lost(request, error, reached=_same(error, built))
             self._hear(response, turn)

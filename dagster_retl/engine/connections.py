@@ -26,8 +26,8 @@ _KEPT_ALIVE = 5.0
 """Seconds that a connection is kept without use: some services close theirs after little more."""
 
 
-class Wire:
-    """Sends requests over connections of its own. Raises `httpx.TransportError`, and what the connector's `allow` does.
+class Connections:
+    """Sends one thread's requests. Raises `httpx.TransportError`, and what the connector's `allow` does.
 
     auth: asked for every request. It may send others first (for a token); `allow` is asked of those as well.
     """
