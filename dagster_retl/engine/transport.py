@@ -13,7 +13,7 @@ from dagster_retl.connectors.limits import LimitState, retry_after
 from dagster_retl.engine.connections import Connections
 from dagster_retl.engine.pacing import LONGEST_WAIT
 from dagster_retl.engine.turns import Turn, Turns
-from dagster_retl.errors import DestinationError, ErrorCode
+from dagster_retl.errors import DestinationError, ErrorCode, RetlError
 
 T = TypeVar("T")
 
@@ -57,6 +57,7 @@ class Transport:
         self._connections = Connections(connector, auth)
         self.traffic = Traffic()
         self.ambiguous = False
+        self._answered = False
 
     def close(self) -> None:
         self._connections.close()
@@ -64,10 +65,11 @@ class Transport:
     def run(self, exchange: Exchange[T]) -> T:
         """Drive a conversation to its end. Raises `DestinationError`, and `CancelledError` before a request is sent."""
         self.ambiguous = False
+        self._answered = False
         try:
             request = next(exchange)
             while True:
-                request = exchange.send(self._send(request))
+                request = exchange.send(self._ask(request))
         except StopIteration as end:
             result: T = end.value
             return result
@@ -76,6 +78,16 @@ class Transport:
             raise
         finally:
             exchange.close()
+
+    def _ask(self, request: Request) -> httpx.Response:
+        """A conversation that breaks off here says nothing of what its earlier requests have written."""
+        try:
+            response = self._send(request)
+        except RetlError:
+            self.ambiguous = self.ambiguous or self._answered
+            raise
+        self._answered = self._answered or request.method not in ("GET", "HEAD")
+        return response
 
     def _send(self, request: Request) -> httpx.Response:
         waited, throttles, attempt = 0.0, 0, 0

@@ -323,3 +323,24 @@ class TestLimits:
             wire.run(connector.ask())
         wire.close()
         assert server.requests == []
+
+    @pytest.mark.parametrize(("first", "ambiguous"), [("GET", False), ("POST", True)])
+    def test_a_conversation_that_is_cut_short_may_have_written(
+        self, server: LoopbackServer, first: str, ambiguous: bool
+    ) -> None:
+        stop = threading.Event()
+
+        class TwoRequests(Echo):
+            def ask(self) -> Exchange[int]:
+                yield Request(first, "/one")
+                stop.set()
+                yield Request("POST", "/two")
+                return 0
+
+        connector = TwoRequests(ConnectorConfig(base_url=server.url))
+        wire = Transport(connector, auth=None, turns=alone(stop))
+        with pytest.raises(CancelledError):
+            wire.run(connector.ask())
+        wire.close()
+        assert wire.ambiguous is ambiguous
+        assert [request.path for request in server.requests] == ["/one"]
