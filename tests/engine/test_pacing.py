@@ -160,6 +160,15 @@ def test_moments_that_were_taken_before_a_pause_are_void() -> None:
     assert waits(pacer)
 
 
+def test_a_pause_reaches_whoever_waits_for_a_moment() -> None:
+    pacer = Pacer(1.0)
+    stop = threading.Event()
+    assert pacer.wait(stop)
+    threading.Timer(0.05, pacer.pause, [30]).start()
+    threading.Timer(1.5, stop.set).start()
+    assert pacer.wait(stop) == 0
+
+
 def test_a_wait_ends_when_the_run_may_not_go_on() -> None:
     def lost() -> None:
         raise LeaseLostError("it is somebody else's")
