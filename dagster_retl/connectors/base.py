@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
+from dagster_retl.connectors.limits import LimitState, limits_of
 from dagster_retl.errors import DestinationError, ErrorCode
 from dagster_retl.model.rows import (
     Account,
@@ -66,7 +67,9 @@ class ConnectorConfig(BaseModel):
     base_url: str | None = None
     """Address that relative ones start from."""
     rate_limit: float | None = Field(None, gt=0)
-    """Requests a second."""
+    """Requests a second, of all syncs that write to the account together."""
+    burst: int | None = Field(None, ge=1)
+    """Requests that may leave at once after a pause, where there is a rate limit."""
     concurrency: int | None = Field(None, ge=1, le=256)
     """Requests in flight."""
     batch_rows: int | None = Field(None, ge=1)
@@ -87,9 +90,9 @@ class ConnectorConfig(BaseModel):
 class ConnectorSpec:
     """What a kind of destination can do.
 
-    modes: sync modes it supports. batch_rows, batch_bytes, rate_limit (requests a second),
-    concurrency: its own limits. atomic_rejection: a refused batch changed nothing at the vendor.
-    discoverable: `objects()` and `fields()` tell what exists. documentation: the vendor's page.
+    modes: sync modes it supports. batch_rows, batch_bytes, rate_limit (requests a second), burst (of
+    them at once after a pause), concurrency: its own limits. atomic_rejection: a refused batch changed
+    nothing at the vendor. discoverable: `objects()` and `fields()` tell what exists. documentation: the vendor's page.
     """
 
     name: str
@@ -98,6 +101,7 @@ class ConnectorSpec:
     batch_rows: int = 100
     batch_bytes: int = 1_000_000
     rate_limit: float | None = None
+    burst: int = 1
     concurrency: int = 4
     atomic_rejection: bool = False
     discoverable: bool = False
@@ -147,6 +151,11 @@ class AnyConnector(ABC):
     @property
     def rate_limit(self) -> float | None:
         return self.config.rate_limit or self.spec.rate_limit
+
+    @property
+    def burst(self) -> int:
+        """The vendor's burst goes with the vendor's rate."""
+        return int(self.config.burst or (1 if self.config.rate_limit else self.spec.burst))
 
     def supports(self, mode: str) -> str | None:
         """Why this destination, as it is configured, cannot take a sync mode; None where it can."""
@@ -214,6 +223,13 @@ class Connector(AnyConnector):
     def not_applied(self, response: httpx.Response) -> bool:
         """Whether an error response states that nothing was written, so that sending again is safe for inserts too."""
         return response.status_code == 429
+
+    def limits(self, response: httpx.Response) -> LimitState | None:
+        """What any response says of the account's rate limit; None where it says nothing.
+
+        The usual headers are known; a vendor that says it otherwise has its connector read that.
+        """
+        return limits_of(response.headers)
 
     def require_success(self, response: httpx.Response) -> httpx.Response:
         """Return a 2xx response; raise the `DestinationError` that its status stands for otherwise."""

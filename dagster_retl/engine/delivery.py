@@ -14,12 +14,15 @@ from itertools import islice
 from dagster_retl.connectors.base import AnyConnector, Connector, DirectConnector
 from dagster_retl.engine.answers import NOT_SENT
 from dagster_retl.engine.breaker import Breaker, RefusalWatch
+from dagster_retl.engine.budget import RateBudget
+from dagster_retl.engine.concurrency import Gate
 from dagster_retl.engine.dispatch import DirectWriter, Dispatch, HttpWriter, Writer
 from dagster_retl.engine.feed import NumberedBatch
 from dagster_retl.engine.keeper import LeaseKeeper
 from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.recorder import Answered, Recorder
 from dagster_retl.engine.transport import Traffic, Transport
+from dagster_retl.engine.turns import Turns
 from dagster_retl.errors import CancelledError, RetlError
 
 JOIN_SECONDS = 45.0
@@ -49,14 +52,15 @@ class Delivery:
     What is marked ahead is marked for several batches at once, and a worker sends its next batch while the answer
     to its last one is being written down; it never has two of them unwritten.
 
-    sent_unrecorded: batches that left and whose answers could not be written down; after a lost
-    lease they are suspects.
+    budget: of the account's rate; without one, nobody else is thought of. sent_unrecorded: batches that
+    left and whose answers could not be written down; after a lost lease they are suspects.
     """
 
     target: Target
     recorder: Recorder
     keeper: LeaseKeeper
     stop: threading.Event
+    budget: RateBudget | None = None
     on_progress: Callable[[Delivery], None] = lambda delivery: None
     traffic: Traffic = field(default_factory=Traffic)
     _failure: BaseException | None = None
@@ -64,6 +68,17 @@ class Delivery:
     _unrecorded: dict[int, NumberedBatch] = field(default_factory=dict)
     _halt: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _pacer: Pacer = field(init=False)
+
+    def __post_init__(self) -> None:
+        connector = self.target.connector
+        self._pacer = Pacer(connector.rate_limit, connector.burst, self.budget)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What people should know of how it went."""
+        waited = self.traffic.waited
+        return (f"waited {waited:,.0f} s for the destination's rate limit",) if waited >= 1 else ()
 
     @property
     def sent_unrecorded(self) -> Sequence[NumberedBatch]:
@@ -72,22 +87,10 @@ class Delivery:
     def run(self, batches: Iterable[NumberedBatch], workers: int) -> None:
         """Send all batches. Raises the error that ended the run early, `CancelledError` among them."""
         connector = self.target.connector
-        pacer = Pacer(connector.rate_limit, burst=1)
         breaker = Breaker(connector.batch_rows)
         watch = RefusalWatch(enabled=self.target.watch_refusals)
-        auth = connector.auth() if isinstance(connector, Connector) else None
         waiting: queue.Queue[NumberedBatch | None] = queue.Queue(maxsize=workers)
-
-        def writer() -> Writer:
-            if isinstance(connector, Connector):
-                return HttpWriter(
-                    connector,
-                    Transport(connector, auth=auth, pacer=pacer, stop=self._halt, before_send=self._before_send),
-                )
-            if isinstance(connector, DirectConnector):
-                return DirectWriter(connector, pacer=pacer, stop=self._halt, before_send=self._before_send)
-            raise TypeError(f"{type(connector).__name__} is neither a Connector nor a DirectConnector")
-
+        writer = self._writers(workers)
         threads = [
             threading.Thread(
                 target=self._work, args=(waiting, writer, breaker, watch), name=f"retl-worker-{n}", daemon=True
@@ -101,6 +104,18 @@ class Delivery:
             self._wait([feeder, *threads])
         finally:
             self._give_back()
+            self.traffic.waited = self._pacer.paused
+
+    def _writers(self, workers: int) -> Callable[[], Writer]:
+        """What makes a worker's writer. All of them take turns."""
+        connector = self.target.connector
+        turns = Turns(self._pacer, self._halt, Gate(workers), self._before_send)
+        if isinstance(connector, Connector):
+            auth = connector.auth()
+            return lambda: HttpWriter(connector, Transport(connector, auth=auth, turns=turns))
+        if isinstance(connector, DirectConnector):
+            return lambda: DirectWriter(connector, turns)
+        raise TypeError(f"{type(connector).__name__} is neither a Connector nor a DirectConnector")
 
     def _wait(self, threads: Sequence[threading.Thread]) -> None:
         try:
@@ -221,6 +236,7 @@ class Delivery:
             target.connector,
             breaker,
             self._halt,
+            pause=self._pacer.pause,
             gone_is_failure=target.gone_is_failure,
         )
         answers = dispatch.send()

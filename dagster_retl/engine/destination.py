@@ -6,8 +6,10 @@ import threading
 from typing import Any
 
 from dagster_retl.connectors.base import AnyConnector, Connector
+from dagster_retl.engine.concurrency import Gate
 from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.transport import Transport
+from dagster_retl.engine.turns import Turns
 from dagster_retl.model.rows import Account, FieldInfo, ObjectInfo
 
 
@@ -45,6 +47,6 @@ class Discovery:
         if not isinstance(self._connector, Connector):
             return question
         if self._transport is None:
-            pacer = Pacer(self._connector.rate_limit)
-            self._transport = Transport(self._connector, auth=self._connector.auth(), pacer=pacer, stop=self._stop)
+            turns = Turns(Pacer(self._connector.rate_limit, self._connector.burst), self._stop, Gate(1))
+            self._transport = Transport(self._connector, auth=self._connector.auth(), turns=turns)
         return self._transport.run(question)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -11,8 +12,8 @@ from dagster_retl.changes.outcomes import Status
 from dagster_retl.connectors.base import AnyConnector, Connector, DirectConnector
 from dagster_retl.engine.answers import NOT_SENT, UNCONFIRMED, WRITTEN, Answer
 from dagster_retl.engine.breaker import Breaker
-from dagster_retl.engine.pacing import Pacer
-from dagster_retl.engine.transport import ATTEMPTS, Traffic, Transport, backoff
+from dagster_retl.engine.transport import ATTEMPTS, PATIENCE, Traffic, Transport, backoff
+from dagster_retl.engine.turns import Turns
 from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode, RetlError
 from dagster_retl.model.rows import AllAccepted, Batch, Fault, Operation, Row, RowResult
 
@@ -64,35 +65,40 @@ class HttpWriter:
 class DirectWriter:
     """Writes by a blocking call, tried again while nothing can have been applied."""
 
-    def __init__(
-        self, connector: DirectConnector, *, pacer: Pacer, stop: threading.Event, before_send: Callable[[], None]
-    ) -> None:
+    def __init__(self, connector: DirectConnector, turns: Turns) -> None:
         self._connector = connector
-        self._pacer = pacer
-        self._stop = stop
-        self._before_send = before_send
+        self._turns = turns
         self.traffic = Traffic()
 
     def write(self, batch: Batch) -> Reply:
         ambiguous = False
         for attempt in range(1, ATTEMPTS + 1):
-            self._pacer.wait(self._stop)
             try:
-                self._before_send()
-                self.traffic.requests += 1
-                return Reply(self._connector.write(batch), ambiguous=ambiguous)
+                return Reply(self._attempt(batch), ambiguous=ambiguous)
             except DestinationError as error:
                 ambiguous = ambiguous or error.ambiguous
-                if attempt == ATTEMPTS or not self._may_resend(batch, error) or self._stop.wait(backoff(attempt)):
+                if attempt == ATTEMPTS or not self._may_resend(batch, error) or self._turns.stop.wait(backoff(attempt)):
                     return Reply(error=error, ambiguous=ambiguous)
             except RetlError as error:
                 return Reply(error=error, ambiguous=ambiguous)
             self.traffic.retries += 1
         raise AssertionError("the last attempt returns")
 
+    def _attempt(self, batch: Batch) -> Sequence[RowResult]:
+        with self._turns.taken() as turn:
+            self.traffic.requests += 1
+            try:
+                results = self._connector.write(batch)
+            except DestinationError as error:
+                turn.permit.well = False if error.code is ErrorCode.RATE_LIMIT else None
+                raise
+            turn.permit.well = True
+            return results
+
     def _may_resend(self, batch: Batch, error: DestinationError) -> bool:
+        """A rate limit is no attempt: it is waited for by the dispatch."""
         safe = self._connector.idempotent(batch.operation) or not error.ambiguous
-        return ACTIONS[error.code] is Action.RETRY and safe
+        return ACTIONS[error.code] is Action.RETRY and error.code is not ErrorCode.RATE_LIMIT and safe
 
     def close(self) -> None:
         """The connector is shared; whoever made it closes it."""
@@ -100,15 +106,23 @@ class DirectWriter:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Rows of a batch that still want an answer, by position."""
+    """Rows of a batch that still want an answer, by position.
+
+    throttles, waited: how often they met a rate limit, and the seconds that this took.
+    """
 
     positions: tuple[int, ...]
     tries: int = 0
+    throttles: int = 0
+    waited: float = 0.0
     ambiguous: frozenset[int] = frozenset()
 
 
 class Dispatch:
-    """One batch on its way. `abort` is the error that ends the run, if one came up."""
+    """One batch on its way. `abort` is the error that ends the run, if one came up.
+
+    pause: lets everybody who sends to the account wait for so many seconds.
+    """
 
     def __init__(
         self,
@@ -118,8 +132,10 @@ class Dispatch:
         breaker: Breaker,
         stop: threading.Event,
         *,
+        pause: Callable[[float], None] = lambda seconds: None,
         gone_is_failure: bool = False,
     ) -> None:
+        self._pause = pause
         self._batch = batch
         self._writer = writer
         self._breaker = breaker
@@ -128,6 +144,7 @@ class Dispatch:
         self._idempotent = connector.idempotent(batch.operation)
         self._may_split = self._idempotent or connector.atomic_rejection
         self._answers_before = breaker.answers
+        self._took = 0.0
         self._answers: list[Answer] = [NOT_SENT] * len(batch.rows)
         self.abort: RetlError | None = None
 
@@ -136,7 +153,9 @@ class Dispatch:
         parts = [_Part(tuple(range(len(self._batch.rows))))]
         while parts and self.abort is None and not self._stop.is_set():
             part = parts.pop()
+            began = time.monotonic()
             reply = self._writer.write(self._rows_of(part))
+            self._took = time.monotonic() - began
             part = replace(part, ambiguous=part.ambiguous | (set(part.positions) if reply.ambiguous else set()))
             parts.extend(reversed(self._settle(part, reply)))
         for part in parts:
@@ -183,6 +202,8 @@ class Dispatch:
         if self._stop.is_set():  # it may be over in a moment, but this run does not wait for that any more
             self._answer_unsent(part)
             return []
+        if error.code is ErrorCode.RATE_LIMIT and self._patient(part):
+            return [self._throttled(part)]
         if error.code is ErrorCode.DESTINATION_LOCKED and part.tries + 1 < ROW_ATTEMPTS:
             return [self._later(part)]
         answered = error.code is ErrorCode.DESTINATION_UNAVAILABLE and error.ambiguous
@@ -206,19 +227,23 @@ class Dispatch:
         found = {position: by_key.get(self._row(position).key) for position in part.positions}
         timed_out = {position for position, result in found.items() if _code(result) is ErrorCode.TIMEOUT}
         part = replace(part, ambiguous=part.ambiguous | timed_out)
-        again = []
+        again: list[int] = []
+        throttled: list[int] = []
         for position, result in found.items():
             if result is None or (position in timed_out and not self._idempotent):
                 self._answer_unknown(
                     replace(part, positions=(position,)), "the destination did not answer for this row"
                 )
+            elif _code(result) is ErrorCode.RATE_LIMIT and self._patient(part):
+                throttled.append(position)
             elif _does(result, Action.RETRY) and part.tries + 1 < ROW_ATTEMPTS:
                 again.append(position)
             elif _does(result, Action.ABORT):
                 self._abort_for(replace(part, positions=(position,)), result)
             else:
                 self._answer(position, self._answer_of(result, ambiguous=position in part.ambiguous))
-        return [self._later(replace(part, positions=tuple(again)))] if again else []
+        parts = [self._throttled(replace(part, positions=tuple(throttled)))] if throttled else []
+        return [*parts, *([self._later(replace(part, positions=tuple(again)))] if again else [])]
 
     def _abort_for(self, part: _Part, result: RowResult) -> None:
         fault = result.fault
@@ -244,6 +269,17 @@ class Dispatch:
         self._writer.traffic.retries += 1
         self._stop.wait(backoff(part.tries + 1))
         return replace(part, tries=part.tries + 1)
+
+    def _patient(self, part: _Part) -> bool:
+        """Whether rows that met a rate limit go on waiting; what the writer waited counts as well."""
+        return part.waited + self._took < PATIENCE and not self._stop.is_set()
+
+    def _throttled(self, part: _Part) -> _Part:
+        """No attempt: the destination has not looked at these rows."""
+        seconds = max(0.5, backoff(part.throttles + 1))
+        self._pause(seconds)
+        self._stop.wait(seconds)
+        return replace(part, throttles=part.throttles + 1, waited=part.waited + self._took + seconds)
 
     def _answer_unsent(self, part: _Part) -> None:
         """The run ends here: rows that may have been applied are unknown, the others were not sent."""

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from dagster_retl.changes.diff import failures, forgotten_query, keyless_failures, settled_letters
 from dagster_retl.connectors.base import AnyConnector
+from dagster_retl.engine.budget import SharedBudget, account_name
 from dagster_retl.engine.cleaning import clean
 from dagster_retl.engine.commit import Books, Closer, Folded
 from dagster_retl.engine.delivery import Delivery, Target
@@ -39,7 +40,7 @@ from dagster_retl.engine.workspace import Workspace, workspace
 from dagster_retl.errors import ErrorCode, LeaseLostError, RetlError
 from dagster_retl.model.project import EngineSettings, Retention
 from dagster_retl.model.redactor import Redactor
-from dagster_retl.model.rows import Counters, Operation
+from dagster_retl.model.rows import Account, Counters, Operation
 from dagster_retl.model.runs import AccountChange, Guard, Run, RunOptions, RunStatus
 from dagster_retl.model.sync import Sync, SyncMode
 from dagster_retl.sources.base import Source
@@ -139,7 +140,7 @@ class _Execution:
         if plan.guards:
             raise plan.guards[0]
         books, plan = self._make_durable(plan, pointer)
-        folded, ending = self._deliver(plan, books, pointer)
+        folded, ending = self._deliver(plan, books, pointer, account)
         self._finish(folded, ending)
         return Report(self._run.store.runs.get(self._run.run_id), plan)
 
@@ -235,7 +236,7 @@ class _Execution:
             rows=copies,
         )
 
-    def _deliver(self, plan: Plan, books: Books, pointer: Pointer) -> tuple[Folded, Ending]:
+    def _deliver(self, plan: Plan, books: Books, pointer: Pointer, account: Account) -> tuple[Folded, Ending]:
         run = self._run
         recorder = Recorder(
             run.store, self._lease, epoch=pointer.epoch, settle=books.settle, redact=run.redact, sealer=run.sealer
@@ -253,6 +254,7 @@ class _Execution:
             recorder=recorder,
             keeper=self._keeper,
             stop=run.stop,
+            budget=SharedBudget(run.store.budgets, account_name(run.connector, account)),
             on_progress=lambda delivery: self._progress(books, delivery),
         )
         try:
@@ -261,9 +263,8 @@ class _Execution:
             self._suspect(delivery, pointer, books)
             raise
         complete = not run.options.partial
-        ending = Ending(
-            RunStatus.SUCCEEDED, warnings=tuple(plan.warnings), source_rows=plan.totals.read if complete else None
-        )
+        warnings = (*plan.warnings, *delivery.warnings)
+        ending = Ending(RunStatus.SUCCEEDED, warnings=warnings, source_rows=plan.totals.read if complete else None)
         return self._add_up(books, delivery, pointer), ending
 
     def _send(self, delivery: Delivery, plan: Plan, books: Books, pointer: Pointer) -> None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import random
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import httpx
 
 from dagster_retl.connectors.base import Connector, Exchange, Request
-from dagster_retl.engine.pacing import Pacer, retry_after
-from dagster_retl.errors import DestinationError, ErrorCode
+from dagster_retl.connectors.limits import LimitState, retry_after
+from dagster_retl.engine.connections import Connections
+from dagster_retl.engine.pacing import LONGEST_WAIT
+from dagster_retl.engine.turns import Turn, Turns
+from dagster_retl.errors import DestinationError, ErrorCode, RetlError
 
 T = TypeVar("T")
 
 ATTEMPTS = 4
 """How often one request is sent while the destination is out of order."""
-LONGEST_WAIT = 60.0
-"""Seconds: a single `Retry-After` above this is cut, so that a stop is noticed and the lease kept."""
 PATIENCE = 900.0
 """Seconds that one request may spend waiting for a rate limit, in all."""
 
@@ -31,17 +30,18 @@ def backoff(attempt: int, *, base: float = 0.25, longest: float = 10.0) -> float
 
 @dataclass(slots=True)
 class Traffic:
-    """What one worker sent."""
+    """What one worker sent; of a delivery, what all of them did. waited: seconds that the destination asked for."""
 
     requests: int = 0
     retries: int = 0
     bytes_sent: int = 0
+    waited: float = 0.0
 
 
 class Transport:
     """One thread's client. `ambiguous` tells of the last conversation whether any attempt of it is.
 
-    before_send: called before each request; raises to stop (a lost lease, a cancelled run).
+    turns: when it may send, with the threads that it shares them with.
     """
 
     def __init__(
@@ -49,44 +49,27 @@ class Transport:
         connector: Connector,
         *,
         auth: httpx.Auth | None,
-        pacer: Pacer,
-        stop: threading.Event,
-        before_send: Callable[[], None] = lambda: None,
+        turns: Turns,
     ) -> None:
-        config = connector.config
         self._connector = connector
-        self._pacer = pacer
-        self._stop = stop
-        self._before_send = before_send
-        self._client = httpx.Client(
-            base_url=config.base_url or "",
-            auth=auth,
-            timeout=config.timeout,
-            proxy=config.proxy,
-            verify=connector.ssl_context(),
-            follow_redirects=False,
-            trust_env=False,
-            headers={"User-Agent": "dagster-retl"},
-            event_hooks={"request": [self._check]},
-        )
+        self._turns = turns
+        self._stop = turns.stop
+        self._connections = Connections(connector, auth)
         self.traffic = Traffic()
         self.ambiguous = False
+        self._answered = False
 
     def close(self) -> None:
-        self._client.close()
-
-    def _check(self, request: httpx.Request) -> None:
-        """For every request, those of `httpx.Auth` too, which come without a timeout."""
-        request.extensions.setdefault("timeout", self._client.timeout.as_dict())
-        self._connector.allow(request.url)
+        self._connections.close()
 
     def run(self, exchange: Exchange[T]) -> T:
-        """Drive a conversation to its end. Raises `DestinationError`."""
+        """Drive a conversation to its end. Raises `DestinationError`, and `CancelledError` before a request is sent."""
         self.ambiguous = False
+        self._answered = False
         try:
             request = next(exchange)
             while True:
-                request = exchange.send(self._send(request))
+                request = exchange.send(self._ask(request))
         except StopIteration as end:
             result: T = end.value
             return result
@@ -96,13 +79,23 @@ class Transport:
         finally:
             exchange.close()
 
+    def _ask(self, request: Request) -> httpx.Response:
+        """A conversation that breaks off here says nothing of what its earlier requests have written."""
+        try:
+            response = self._send(request)
+        except RetlError:
+            self.ambiguous = self.ambiguous or self._answered
+            raise
+        self._answered = self._answered or request.method not in ("GET", "HEAD")
+        return response
+
     def _send(self, request: Request) -> httpx.Response:
-        waited = 0.0
-        attempt = 0
+        waited, throttles, attempt = 0.0, 0, 0
         while True:
             response, failure = self._attempt(request)
             if response is not None and response.status_code == 429 and waited < PATIENCE and not self._stop.is_set():
-                waited += self._wait_for_limit(response, attempt)
+                throttles += 1
+                waited += self._wait_for_limit(response, throttles)
                 continue
             if failure is None and response is not None:
                 return response
@@ -115,23 +108,26 @@ class Transport:
             self.traffic.retries += 1
 
     def _attempt(self, request: Request) -> tuple[httpx.Response | None, DestinationError | None]:
-        """Send once: a response to hand on, or the failure that it is (with its response, if any)."""
-        self._pacer.wait(self._stop)
-        self._before_send()
-        built = self._client.build_request(
-            request.method,
-            request.url,
-            headers=dict(request.headers),
-            params=dict(request.params) or None,
-            content=request.content,
-        )
-        self.traffic.requests += 1
-        self.traffic.bytes_sent += len(request.content or b"")
-        try:
-            response = self._client.send(built)
-        except httpx.TransportError as error:
-            return None, self._lost(request, error, reached=_same(error, built))
+        """Send once, when it is time: a response to hand on, or the failure that it is (with its response, if any)."""
+        built = self._connections.build(request)
+        with self._turns.taken() as turn:
+            self.traffic.requests += 1
+            self.traffic.bytes_sent += len(request.content or b"")
+            try:
+                response = self._connections.send(built)
+            except httpx.TransportError as error:
+                return None, self._lost(request, error, reached=_same(error, built))
+            self._hear(response, turn)
         return response, self._outage(request, response)
+
+    def _hear(self, response: httpx.Response, turn: Turn) -> None:
+        """What a response says of limits is for all workers."""
+        throttled = response.status_code == 429 or (response.status_code == 503 and "Retry-After" in response.headers)
+        if throttled or response.status_code < 500:
+            turn.permit.well = not throttled
+        state = self._connector.limits(response)
+        if state is not None:
+            self._turns.pacer.heard(turn.number, state, throttled=throttled)
 
     def _outage(self, request: Request, response: httpx.Response) -> DestinationError | None:
         if response.status_code < 500:
@@ -163,15 +159,35 @@ class Transport:
     def _may_resend(self, request: Request, failure: DestinationError) -> bool:
         return request.idempotent or not failure.ambiguous
 
-    def _wait_for_limit(self, response: httpx.Response, attempt: int) -> float:
-        asked = retry_after(response.headers.get("Retry-After"))
-        seconds = min(LONGEST_WAIT, asked if asked is not None else max(0.5, backoff(attempt + 1)))
-        self._pacer.pause(seconds)
+    def _wait_for_limit(self, response: httpx.Response, throttles: int) -> float:
+        """Let everybody wait for as long as a 429 asks for. Returns the seconds."""
+        asked = self._asked(response)
+        if asked is not None and asked > PATIENCE:
+            vendor_code, message = self._connector.explain(response)
+            raise DestinationError(
+                f"the destination wants no request for {asked:,.0f} s: {message}",
+                code=ErrorCode.QUOTA_EXHAUSTED,
+                vendor_code=vendor_code,
+                hint="Nothing was lost: the first run after that sends what this one could not.",
+            )
+        seconds = max(0.5, backoff(throttles)) if asked is None else min(LONGEST_WAIT, asked)
+        self._turns.pacer.pause(seconds)
         return max(seconds, 0.05)
 
+    def _asked(self, response: httpx.Response) -> float | None:
+        """Seconds that a response asks for: by `Retry-After`, or else by the limit that it says was reached."""
+        asked = retry_after(response.headers.get("Retry-After"))
+        state: LimitState | None = self._connector.limits(response) if asked is None else None
+        return state.reset if state is not None and state.remaining == 0 else asked
+
     def _pause(self, response: httpx.Response | None, attempt: int) -> float:
-        asked = retry_after(response.headers.get("Retry-After")) if response is not None else None
-        return min(LONGEST_WAIT, asked) if asked is not None else backoff(attempt)
+        """Seconds before a request is sent again that met an outage; one that says how long it takes, tells all."""
+        asked = self._asked(response) if response is not None else None
+        if asked is None:
+            return backoff(attempt)
+        seconds = min(LONGEST_WAIT, asked)
+        self._turns.pacer.pause(seconds)
+        return seconds
 
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)

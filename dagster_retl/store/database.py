@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ _EXAMPLES = "Write sqlite:///path/to/retl.db or postgresql://user:password@host/
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES
 _KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 
+# https://www.postgresql.org/docs/current/wal-async-commit.html
+_WAIT_FOR_NO_DISK = text("SET LOCAL synchronous_commit TO off")
+
 _POSTGRES_CLOCK = text("""SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""")
 
 
@@ -50,10 +54,20 @@ class Database:
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(self.url) if self.sqlite else _postgres_engine(self.url)
         self._writer = self.engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        # On SQLite how a commit reaches the disk is a setting of the connection.
+        self._volatile = _sqlite_engine(self.url, synchronous="NORMAL") if self.sqlite else self.engine
 
     def begin(self) -> AbstractContextManager[Connection]:
         """A write transaction: committed at the end of the block, rolled back when it raises."""
         return self._writer.begin()
+
+    @contextmanager
+    def begin_volatile(self) -> Iterator[Connection]:
+        """A write transaction that does not wait for the disk: for what a power cut may take back."""
+        with self._volatile.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"}).begin() as conn:
+            if not self.sqlite:
+                conn.execute(_WAIT_FOR_NO_DISK)
+            yield conn
 
     def read(self) -> AbstractContextManager[Connection]:
         """A connection for reading: on SQLite, one consistent view that blocks nobody."""
@@ -117,6 +131,7 @@ class Database:
     def close(self) -> None:
         """Close the pooled connections; connections in use are closed when they come back."""
         self.engine.dispose()
+        self._volatile.dispose()
 
 
 def _parse(url: str) -> URL:
@@ -135,18 +150,18 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _sqlite_engine(url: URL, *, synchronous: str = "FULL") -> Engine:
     engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT})
-    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", partial(_prepare_sqlite, synchronous=synchronous))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object, *, synchronous: str) -> None:
     # The driver must not open transactions by itself (it would do so late, and deferred):
     # https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#pysqlite-serializable
     connection.isolation_level = None
-    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA synchronous={synchronous}")
     connection.execute("PRAGMA foreign_keys=ON")
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, update
 
 from dagster_retl.store.acceptances import Acceptances
 from dagster_retl.store.audit import Audit
+from dagster_retl.store.budgets import Budgets
 from dagster_retl.store.database import Database
 from dagster_retl.store.dead_letters import DeadLetters
 from dagster_retl.store.expiry import Expiry
@@ -55,6 +56,7 @@ class Store:
         self.mentions = Mentions(database)
         self.states = SyncStates(database, self.audit)
         self.notices = Notices(database)
+        self.budgets = Budgets(database)
         # Drivers complain about connections that nobody closed: whoever forgets close() has it done.
         self._finalizer = weakref.finalize(self, database.close)
 

@@ -16,8 +16,11 @@ from dagster_retl.changes.outcomes import Status
 from dagster_retl.connectors.base import ConnectorConfig, ConnectorSpec, DirectConnector
 from dagster_retl.engine.answers import Answer
 from dagster_retl.engine.breaker import Breaker, RefusalWatch
-from dagster_retl.engine.dispatch import Dispatch, Reply
-from dagster_retl.engine.transport import Traffic
+from dagster_retl.engine.concurrency import Gate
+from dagster_retl.engine.dispatch import ROW_ATTEMPTS, DirectWriter, Dispatch, Reply, _Part
+from dagster_retl.engine.pacing import Pacer
+from dagster_retl.engine.transport import PATIENCE, Traffic
+from dagster_retl.engine.turns import Turns
 from dagster_retl.errors import DestinationError, ErrorCode, GuardTrippedError
 from dagster_retl.model.rows import Account, Batch, Fault, FieldInfo, ObjectInfo, Operation, RowResult
 
@@ -142,6 +145,76 @@ def test_a_locked_row_is_sent_again_alone() -> None:
     answers, _ = send(script, ["a", "b", "c"])
     assert script.sent == [["a", "b", "c"], ["b"], ["b"]]
     assert {answer.status for answer in answers.values()} == {Status.WRITTEN}
+
+
+LIMITED = Fault(ErrorCode.RATE_LIMIT, "slow down")
+
+
+@pytest.mark.long
+def test_a_row_over_a_rate_limit_waits_for_as_long_as_it_takes() -> None:
+    """Waiting is no attempt: a locked row would have failed by then."""
+    script = Script(
+        lambda keys: Reply([RowResult(key, LIMITED if len(script.sent) <= ROW_ATTEMPTS else None) for key in keys])
+    )
+    pauses: list[float] = []
+    answers, _ = send(script, ["a"], pause=pauses.append)
+    assert answers["a"].status is Status.WRITTEN
+    assert (len(pauses), script.traffic.retries) == (ROW_ATTEMPTS, 0)
+
+
+def test_a_batch_over_a_rate_limit_waits_whole() -> None:
+    """Some vendors say so in an answer of 200, so that no status tells the transport."""
+    error = DestinationError("ratelimited", code=ErrorCode.RATE_LIMIT)
+    script = Script(lambda keys: Reply(error=error) if len(script.sent) == 1 else accepted(keys))
+    answers, dispatch = send(script, ["a", "b"])
+    assert dispatch.abort is None
+    assert {answer.status for answer in answers.values()} == {Status.WRITTEN}
+    assert script.sent == [["a", "b"]] * 2
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply([RowResult("a", LIMITED)]), Reply(error=DestinationError("x", code=LIMITED.code))]
+)
+@pytest.mark.parametrize(("waited", "again"), [(0.0, 1), (PATIENCE, 0)])
+def test_patience_ends(reply: Reply, waited: float, again: int) -> None:
+    batch = Batch("thing", Operation.UPSERT, [PlainRow("a")], ("id",))
+    dispatch = Dispatch(batch, Script(accepted), Plain(ConnectorConfig()), Breaker(200), threading.Event())
+    parts = dispatch._settle(_Part((0,), tries=ROW_ATTEMPTS, waited=waited), reply)
+    assert len(parts) == again
+    assert (dispatch._answers[0].status is Status.FAILED) == (not again)
+
+
+def test_a_stop_ends_the_wait_of_rows_over_a_rate_limit() -> None:
+    stop = threading.Event()
+
+    def limited(keys: list[str]) -> Reply:
+        stop.set()
+        return Reply(error=DestinationError("slow down", code=ErrorCode.RATE_LIMIT))
+
+    batch = Batch("thing", Operation.UPSERT, [PlainRow("a")], ("id",))
+    script = Script(limited)
+    (only,) = Dispatch(batch, script, Plain(ConnectorConfig()), Breaker(200), stop).send()
+    assert (only.status, len(script.sent)) == (Status.NOT_SENT, 1)
+
+
+def test_a_direct_write_over_a_rate_limit_is_no_attempt() -> None:
+    class Slow(Plain):
+        asked = 0
+
+        def write(self, batch: Batch) -> list[RowResult]:
+            self.asked += 1
+            if self.asked == 1:
+                raise DestinationError("slow down", code=ErrorCode.RATE_LIMIT)
+            return [RowResult(row.key) for row in batch.rows]
+
+    stop, pacer, gate = threading.Event(), Pacer(None), Gate(4)
+    connector = Slow(ConnectorConfig())
+    writer = DirectWriter(connector, Turns(pacer, stop, gate))
+    batch = Batch("thing", Operation.UPSERT, [PlainRow("a")], ("id",))
+    (only,) = Dispatch(batch, writer, connector, Breaker(200), stop, pause=pacer.pause).send()
+    assert only.status is Status.WRITTEN
+    assert (writer.traffic.requests, writer.traffic.retries, gate.size) == (2, 0, 2)
+    assert pacer.paused > 0
 
 
 def test_refused_credentials_end_the_run_without_failing_rows() -> None:

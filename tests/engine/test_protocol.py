@@ -18,9 +18,11 @@ from worlds import World, project_of, world
 from dagster_retl.connectors.base import Connector
 from dagster_retl.engine.answers import Answer
 from dagster_retl.engine.breaker import Breaker
+from dagster_retl.engine.concurrency import Gate
 from dagster_retl.engine.dispatch import Dispatch, HttpWriter
 from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.transport import Transport
+from dagster_retl.engine.turns import Turns
 from dagster_retl.errors import (
     CancelledError,
     ConfigurationError,
@@ -384,7 +386,7 @@ def send_and_lose_the_lease(made: World, operation: Operation) -> list[Answer]:
     connector = made.service.connector(made.project.destinations["http_service"])
     assert isinstance(connector, Connector)
     stop = threading.Event()
-    transport = Transport(connector, auth=None, pacer=Pacer(None), stop=stop, before_send=before_send)
+    transport = Transport(connector, auth=None, turns=Turns(Pacer(None), stop, Gate(1), before_send))
     batch = Batch("things", operation, [make_row({"id": 1, "name": "a"})], ("id",), "intent")
     dispatch = Dispatch(batch, HttpWriter(connector, transport), connector, Breaker(10), stop)
     answers = dispatch.send()
