@@ -11,6 +11,7 @@ from typing import TypeVar
 import httpx
 
 from dagster_retl.connectors.base import Connector, Exchange, Request
+from dagster_retl.engine.deadline import limit
 from dagster_retl.engine.pacing import Pacer, retry_after
 from dagster_retl.errors import DestinationError, ErrorCode
 
@@ -67,7 +68,7 @@ class Transport:
             follow_redirects=False,
             trust_env=False,
             headers={"User-Agent": "dagster-retl"},
-            event_hooks={"request": [self._check]},
+            event_hooks={"request": [self._check], "response": [lambda response: limit(response, config.timeout)]},
         )
         self.traffic = Traffic()
         self.ambiguous = False
