@@ -34,6 +34,10 @@ class World:
         with duckdb.connect(str(self.warehouse)) as connection:
             connection.execute(statement, parameters)
 
+    def query(self, statement: str) -> list[Any]:
+        with duckdb.connect(str(self.warehouse)) as connection:
+            return connection.execute(statement).fetchall()
+
     def put(self, *rows: tuple[Any, Any, Any]) -> None:
         """Insert rows, or replace those with the same id."""
         for row in rows:
