@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,30 @@ import duckdb
 
 from dagster_retl.engine.run import Report
 from dagster_retl.model.project import Project
-from dagster_retl.model.runs import RunOptions
+from dagster_retl.model.runs import DeadLetter, RunOptions
 from dagster_retl.model.sync import Sync
 from dagster_retl.service import Service
-from dagster_retl.testing.fake_http import FakeHttpService, Rules
+from dagster_retl.testing import FaultServer, Rules
 
 RESULTS = {"errors_path": "errors", "index_field": "index", "code_field": "code", "message_field": "message"}
 
 
 @dataclass
 class World:
-    """One sync between a warehouse table `t(id, name, score)` and object `things` of a fake service."""
+    """One sync between a warehouse table `t(id, name, score)` and object `things` of a service."""
 
     project: Project
     service: Service
-    http: FakeHttpService
+    http: FaultServer
     warehouse: Path
 
     def sql(self, statement: str, parameters: Sequence[Any] = ()) -> None:
         with duckdb.connect(str(self.warehouse)) as connection:
             connection.execute(statement, parameters)
+
+    def query(self, statement: str) -> list[Any]:
+        with duckdb.connect(str(self.warehouse)) as connection:
+            return connection.execute(statement).fetchall()
 
     def put(self, *rows: tuple[Any, Any, Any]) -> None:
         """Insert rows, or replace those with the same id."""
@@ -52,6 +57,25 @@ class World:
     def writes(self) -> int:
         """How many rows the service applied so far."""
         return len(self.http.applied)
+
+    def letters(self) -> dict[Any, DeadLetter]:
+        """The open dead letters, by key; those without a key by their code."""
+        found = self.service.dead_letters(limit=200)
+        return {letter.record_keys.get("id", letter.error_code): letter for letter in found}
+
+    def store(self, statement: str) -> list[Any]:
+        """What a statement finds or changes in the SQLite store."""
+        with closing(sqlite3.connect(self.project.base / "retl.db", timeout=30)) as connection, connection:
+            return connection.execute(statement).fetchall()
+
+    def suspects(self) -> int:
+        return int(self.store("SELECT count(*) FROM suspects")[0][0])
+
+    def settle(self) -> None:
+        """What was late has landed, and no request of before can land any more."""
+        self.http.land()
+        self.store("UPDATE suspects SET until = '2000-01-01T00:00:00.000000Z'")
+        self.store("UPDATE dead_letters SET held_until = '2000-01-01T00:00:00.000000Z' WHERE held_until IS NOT NULL")
 
     def with_sync(self, **changes: Any) -> World:
         """The same world after somebody edited the sync."""
@@ -101,10 +125,11 @@ def world(
     store: str | None = None,
     state: str | None = None,
     config: Mapping[str, Any] | None = None,
+    server: Callable[[Rules], FaultServer] = FaultServer,
     **sync: Any,
 ) -> Iterator[World]:
     """Set the world up; the table is empty."""
-    with FakeHttpService(rules) as http:
+    with server(rules or Rules()) as http:
         project = project_of(folder, http.url, config=config, **sync)
         if store is not None:
             project = project.model_copy(update={"store": store})

@@ -4,7 +4,8 @@ The API is whatever the settings describe (`http_config.HttpConfig`); limits are
 `spec` unless configured. How an answer matches rows: 2xx without errors in the body means all
 written; errors at `results.errors_path` fail just the rows they name, by index or by key; one
 that names no row, and any 4xx about the request as a whole, refuses the batch, which the engine
-bisects down to the row. A 2xx that cannot be read is never taken for success.
+bisects down to the row. Where each row has an entry at `results.rows_path`, one without has no
+answer. A 2xx that cannot be read is never taken for success.
 """
 
 from __future__ import annotations

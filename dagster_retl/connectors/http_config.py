@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from dagster_retl.connectors.base import ConnectorConfig
-from dagster_retl.connectors.http_url import UrlTemplate, plain_address
+from dagster_retl.connectors.http_url import UrlTemplate, plain_address, text_of
 from dagster_retl.errors import ACTIONS, Action, ErrorCode
 from dagster_retl.model.rows import FieldInfo
 
@@ -108,20 +108,31 @@ class Results(_Part):
 
     errors_path: str = "errors"
     """Path of the list of errors."""
+    rows_path: str | None = None
+    """Path of a list with an entry for each row; a row that has neither entry nor error has no answer."""
+    success_field: str | None = None
+    """Where such an entry says whether its row was written; unset: every entry is a row that was written."""
+    success_values: tuple[str, ...] = ("true",)
+    """What stands there for a row that was written, compared as text in lower case."""
     index_field: str | None = "index"
-    """Where an error names its row by number, from 0, in the order sent."""
+    """Where an error or entry names its row by number, from 0, in the order sent."""
     key_field: str | None = None
-    """Where an error names its row by its key, compared as text."""
+    """Where an error or entry names its row by its key, compared as text."""
     code_field: str | None = "code"
-    """Where an error has its code."""
+    """Where an error or entry has its code."""
     message_field: str = "message"
-    """Where an error has its message."""
+    """Where an error or entry has its message."""
     codes: Mapping[str, ErrorCode] = {}
     """The service's codes → error codes of this program; others are DESTINATION_VALIDATION."""
-    id_path: str = ""
-    """Path of the objects that hold the ids of written records."""
+    id_path: str | None = None
+    """Path of the objects that hold the ids of written records; unset: that of `rows_path`, else the body itself."""
     id_field: str | None = None
     """Where such an object has the record's id; objects match rows by number, by key or by position."""
+
+    @field_validator("success_values", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return [text_of(each).lower() for each in value] if isinstance(value, list | tuple) else value
 
     @field_validator("codes")
     @classmethod
@@ -130,6 +141,12 @@ class Results(_Part):
             if ACTIONS[code] not in (Action.RETRY, Action.REJECT):
                 raise ValueError(f"{vendor_code!r} maps to {code.value}, which is no fault of a single row")
         return value
+
+    @model_validator(mode="after")
+    def _says_what_success_is(self) -> Self:
+        if self.success_field is not None and self.rows_path is None:
+            raise ValueError("`success_field` is about the entries at `rows_path`: name that too")
+        return self
 
 
 class Delete(_Part):

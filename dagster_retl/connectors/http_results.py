@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,10 +22,11 @@ _BOM = b"\xef\xbb\xbf"
 def read_results(
     batch: Batch, response: httpx.Response, results: Results | None, wording: Wording
 ) -> Sequence[RowResult]:
-    """One result for each row of an answer of 2xx, in the batch's order.
+    """One result for each row that an answer of 2xx speaks of, in the batch's order.
 
     Without `results` a single row is confirmed by the status; many rows, and statuses that stand
-    for a later or a mixed outcome (202, 207), are accepted unconfirmed.
+    for a later or a mixed outcome (202, 207), are accepted unconfirmed. Where `results` say that
+    each row has an entry, one that has none is left out.
 
     Raises `DestinationError`: ambiguous `DESTINATION_UNAVAILABLE` for an answer that cannot be
     read (a page of HTML always), ambiguous `BATCH_REJECTED` for an error that names no row of this batch.
@@ -67,15 +68,55 @@ class _AnswerReader:
     wording: Wording
 
     def read(self, body: Any, status: int) -> Sequence[RowResult]:
-        if self.results.errors_path and not isinstance(body, Mapping):
+        if self.results.errors_path and self.results.rows_path is None and not isinstance(body, Mapping):
             raise _unreadable(status, f"JSON that cannot hold {self.results.errors_path!r}")
         faults: dict[int, Fault] = {}
         for error in _items(dig(body, self.results.errors_path)):
             faults.setdefault(self._require_row(error), self._fault(error))
+        answered = self._read_entries(body, status, faults)
         ids = dict(self._record_ids(body))
-        if not faults and not ids:
+        if not faults and not ids and len(answered) == len(self.batch.rows):
             return AllAccepted(self.batch.rows)
-        return [self._result(row.key, faults.get(i), ids.get(i)) for i, row in enumerate(self.batch.rows)]
+        return [
+            self._result(row.key, faults.get(number), ids.get(number))
+            for number, row in enumerate(self.batch.rows)
+            if number in answered or number in faults
+        ]
+
+    def _read_entries(self, body: Any, status: int, faults: dict[int, Fault]) -> Collection[int]:
+        """The rows that have an entry; `faults` gets those that were not written. All, where rows have none."""
+        if self.results.rows_path is None:
+            return range(len(self.batch.rows))
+        entries = _items(dig(body, self.results.rows_path))
+        by_position = not any(map(self._names_a_row, entries))
+        if by_position and len(entries) != len(self.batch.rows) and (entries or not faults):
+            raise _unreadable(status, f"{len(entries)} entries for {len(self.batch.rows)} rows, of which none is named")
+        answered = set()
+        for position, entry in enumerate(entries):
+            row = self._answered_row(entry, position if by_position else None)
+            if row is not None:
+                answered.add(row)
+                if not self._written(entry):
+                    faults.setdefault(row, self._fault(entry))
+        return answered
+
+    def _answered_row(self, entry: Any, position: int | None) -> int | None:
+        """The row of an entry; a failure must have one, a success without one says nothing."""
+        if entry is None:
+            return None
+        if position is not None:
+            return position
+        return self._row_of(entry) if self._written(entry) else self._require_row(entry)
+
+    def _written(self, entry: Any) -> bool:
+        if self.results.success_field is None:
+            return True
+        value = dig(entry, self.results.success_field)
+        return value is not None and text_of(value).lower() in self.results.success_values
+
+    def _names_a_row(self, entry: Any) -> bool:
+        names = (self.results.index_field, self.results.key_field)
+        return any(dig(entry, name) is not None for name in names if name)
 
     def _result(self, key: str, fault: Fault | None, record_id: str | None) -> RowResult:
         if fault and fault.code is ErrorCode.NOT_FOUND and self.batch.operation is Operation.DELETE:
@@ -134,7 +175,8 @@ class _AnswerReader:
     def _record_ids(self, body: Any) -> Iterator[tuple[int, str]]:
         if self.results.id_field is None:
             return
-        items = _items(dig(body, self.results.id_path))
+        path = self.results.rows_path if self.results.id_path is None else self.results.id_path
+        items = _items(dig(body, path or ""))
         by_position = len(items) == len(self.batch.rows)
         for position, item in enumerate(items):
             record_id = dig(item, self.results.id_field)

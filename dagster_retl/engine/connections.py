@@ -8,7 +8,8 @@ connection pool that it uses too. No cookie is kept, and no redirect followed.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache
 
 import httpcore
@@ -36,6 +37,7 @@ class Connections:
         config = connector.config
         self._allow: Callable[[httpx.URL], None] = connector.allow
         self._auth = auth
+        self._timeout = float(config.timeout)
         self._extensions = {"timeout": httpx.Timeout(config.timeout).as_dict()}
         self._base = httpx.URL(config.base_url or "")
         self._pool = _pool(connector)
@@ -84,7 +86,7 @@ class Connections:
         try:
             answer = self._pool.handle_request(wanted)
             try:
-                content = answer.read()
+                content = b"".join(_in_time(answer.iter_stream(), self._timeout))
             finally:
                 answer.close()
             return httpx.Response(
@@ -101,6 +103,16 @@ class Connections:
         if url.is_absolute_url:
             return url
         return self._base.copy_with(raw_path=self._base.raw_path.rstrip(b"/") + b"/" + url.raw_path.lstrip(b"/"))
+
+
+def _in_time(pieces: Iterable[bytes], seconds: float) -> Iterator[bytes]:
+    """The pieces of a body, all of them within so many seconds: httpcore's timeout is for each piece, which bytes
+    in drips never meet."""
+    until = time.monotonic() + seconds
+    for piece in pieces:
+        if time.monotonic() > until:
+            raise httpcore.ReadTimeout("the answer did not end in time")
+        yield piece
 
 
 @lru_cache(maxsize=256)

@@ -9,87 +9,49 @@ POST /oauth/token                        client credentials
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
 import json
-import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Literal
-from urllib.parse import parse_qs, unquote, unquote_plus
+from typing import Any
+from urllib.parse import unquote
 
-from dagster_retl.testing.server import LoopbackServer, Received, Reply
+from dagster_retl.testing.fake_access import Access
+from dagster_retl.testing.fake_rules import Applied, OtherRules, Record, Refusal, Rules, Verdict, answer_to_many
+from dagster_retl.testing.server import LoopbackServer, Received, Reply, Trouble
 
-Record = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the service insists on.
-
-    key: the field that identifies a record. token: the bearer token that it accepts, besides those
-    it hands out to `client` (id and secret). signing_secret: HMAC-SHA256 of the body in
-    `X-Signature`. idempotency_header: a request that repeats its value gets the first answer again
-    and changes nothing. rate: requests a second, with `burst`; more get 429 and `Retry-After`.
-    refuse: why a record is not accepted (None: it is). refusals: `partial` takes the good rows
-    and lists the others in a `partial_status` answer, by index and key; `whole` answers 400 and takes none.
-    operations: what a method does.
-    """
-
-    key: str = "id"
-    token: str | None = None
-    client: tuple[str, str] | None = None
-    signing_secret: str | None = None
-    idempotency_header: str | None = None
-    rate: float | None = None
-    burst: int = 1
-    refuse: Callable[[Record], str | None] = lambda record: None
-    refusals: Literal["partial", "whole"] = "partial"
-    partial_status: int = 200
-    max_rows: int = 1000
-    max_bytes: int = 5_000_000
-    operations: Mapping[str, str] = field(
-        default_factory=lambda: {"POST": "upsert", "PUT": "upsert", "PATCH": "update"}
-    )
+__all__ = ["Applied", "FakeHttpService", "OtherRules", "Record", "Refusal", "Rules"]
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """One change that the service made. `record` is what was sent; `at` is `time.monotonic()`."""
+class _Write:
+    """What a request asks for."""
 
     object_name: str
-    key: str
     operation: str
-    record: Record
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    code: str
-    message: str
-    status: int = 422
+    request: Received
 
 
 class FakeHttpService(LoopbackServer):
     """See the module. `records` is object → key (as text) → record; `applied` all changes, in order."""
 
-    def __init__(self, rules: Rules | None = None, *, latency: float = 0.0, record: bool = True) -> None:
-        super().__init__(latency=latency, record=record)
+    def __init__(self, rules: Rules | None = None, *, latency: float = 0.0, record: bool = True, port: int = 0) -> None:
+        super().__init__(latency=latency, record=record, port=port)
         self.rules = rules or Rules()
         self.records: dict[str, dict[str, Record]] = {}
         self.applied: list[Applied] = []
-        self.refused_by_rate = 0
-        self._state = threading.Lock()
-        self._tokens: set[str] = set()
+        self._state = threading.RLock()
+        self._access = Access(self.rules)
         self._answers: dict[str, tuple[str, Reply]] = {}
-        self._allowance = float(self.rules.burst)
-        self._counted_at = time.monotonic()
+
+    @property
+    def refused_by_rate(self) -> int:
+        """How many requests came too early."""
+        return self._access.refused_by_rate
 
     def applications(self) -> Counter[tuple[str, str]]:
         """How often each (object, key) was changed."""
@@ -98,62 +60,35 @@ class FakeHttpService(LoopbackServer):
     def revoke_tokens(self) -> None:
         """Let all tokens that were handed out expire at once."""
         with self._state:
-            self._tokens.clear()
+            self._access.revoke_tokens()
 
     def handle(self, request: Received) -> Reply:
         with self._state:
             if request.path == "/oauth/token":
-                return self._hand_out_token(request)
-            return self._objection(request) or self._once(request)
+                return self._access.hand_out_token(self.rules, request)
+            reply = self._access.objection(self.rules, request) or self._once(request)
+            limits = self._access.limits(self.rules)
+            return replace(reply, headers={**reply.headers, **limits}) if limits else reply
 
-    def _objection(self, request: Received) -> Reply | None:
-        if self._over_rate():
-            self.refused_by_rate += 1
-            wait = (1 - self._allowance) / (self.rules.rate or 1)
-            return _error(429, "RATE_LIMITED", "slow down", {"Retry-After": f"{wait:.3f}"})
-        if not self._authorised(request):
-            return _error(401, "UNAUTHORIZED", "missing or unknown token")
-        if not self._signed(request):
-            return _error(401, "BAD_SIGNATURE", "the signature does not match the body")
-        if len(request.body) > self.rules.max_bytes:
-            return _error(413, "TOO_LARGE", f"at most {self.rules.max_bytes} bytes")
-        return None
+    def handle_in_trouble(self, request: Received, trouble: Trouble) -> Reply:
+        if not isinstance(trouble, OtherRules):
+            return self.handle(request)
+        with self._state:
+            usual, self.rules = self.rules, trouble.rules(self.rules)
+            try:
+                return self.handle(request)
+            finally:
+                self.rules = usual
 
-    def _over_rate(self) -> bool:
-        if self.rules.rate is None:
-            return False
-        now = time.monotonic()
-        self._allowance = min(float(self.rules.burst), self._allowance + (now - self._counted_at) * self.rules.rate)
-        self._counted_at = now
-        if self._allowance < 1:
-            return True
-        self._allowance -= 1
-        return False
+    def postpone(self, request: Received) -> Callable[[], object] | None:
+        """It came in when it arrived; when it is applied, its token and its turn are no question any more."""
 
-    def _authorised(self, request: Received) -> bool:
-        if self.rules.token is None and self.rules.client is None:
-            return True
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        return scheme == "Bearer" and (token in self._tokens or token == self.rules.token)
+        def apply() -> Reply:
+            with self._state:
+                return self._once(request)
 
-    def _signed(self, request: Received) -> bool:
-        if self.rules.signing_secret is None:
-            return True
-        expected = hmac.new(self.rules.signing_secret.encode(), request.body, hashlib.sha256).hexdigest()
-        return hmac.compare_digest(expected, request.headers.get("x-signature", ""))
-
-    def _hand_out_token(self, request: Received) -> Reply:
-        form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
-        scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
-        if scheme == "Basic":
-            given = tuple(unquote_plus(part) for part in base64.b64decode(encoded).decode().split(":", 1))
-        else:
-            given = (form.get("client_id", ""), form.get("client_secret", ""))
-        if given != self.rules.client or form.get("grant_type") != "client_credentials":
-            return Reply.json({"error": "invalid_client"}, 401)
-        token = secrets.token_urlsafe(24)
-        self._tokens.add(token)
-        return Reply.json({"access_token": token, "token_type": "Bearer", "expires_in": 3600})
+        with self._state:
+            return None if self._access.objection(self.rules, request) else apply
 
     def _once(self, request: Received) -> Reply:
         """Answer as before where the request repeats an idempotency key."""
@@ -164,9 +99,11 @@ class FakeHttpService(LoopbackServer):
         digest = hashlib.sha256(request.path.encode() + b"\n" + request.body).hexdigest()
         if key in self._answers:
             first, reply = self._answers[key]
-            return reply if first == digest else _error(422, "IDEMPOTENCY_MISMATCH", "this key came with another body")
+            mismatch = Refusal("IDEMPOTENCY_MISMATCH", "this key came with another body")
+            return reply if first == digest else mismatch.reply()
         reply = self._route(request)
-        self._answers[key] = (digest, reply)
+        if reply.status < 400 or self.rules.remembers_refusals:
+            self._answers[key] = (digest, reply)
         return reply
 
     def _route(self, request: Received) -> Reply:
@@ -174,69 +111,64 @@ class FakeHttpService(LoopbackServer):
             case ["", "v1", "ping"] if request.method == "GET":
                 return Reply(204)
             case ["", "v1", name, "delete"] if request.method == "POST":
-                return self._take_rows(request, name, "delete")
+                return self._take_rows(_Write(name, "delete", request))
             case ["", "v1", name, key] if request.method == "DELETE":
-                refusal = self._apply(name, "delete", {self.rules.key: key})
-                return _refused(refusal) if refusal else Reply(204)
+                refusal = self._apply(_Write(name, "delete", request), {self.rules.key: key})
+                return refusal.reply() if refusal else Reply(204)
             case ["", "v1", name, key] if request.method in self.rules.operations:
-                return self._take_rows(request, name, self.rules.operations[request.method], key)
+                return self._take_rows(_Write(name, self.rules.operations[request.method], request), key)
             case ["", "v1", name] if request.method in self.rules.operations:
-                return self._take_rows(request, name, self.rules.operations[request.method])
-        return _error(404, "NO_SUCH_ENDPOINT", f"{request.method} {request.path}")
+                return self._take_rows(_Write(name, self.rules.operations[request.method], request))
+        return Refusal("NO_SUCH_ENDPOINT", f"{request.method} {request.path}", 404).reply()
 
-    def _take_rows(self, request: Received, name: str, operation: str, key: str | None = None) -> Reply:
+    def _take_rows(self, write: _Write, key: str | None = None) -> Reply:
         try:
-            rows, many = _rows_of(request)
+            rows, many = _rows_of(write.request)
         except ValueError:
-            return _error(400, "BAD_JSON", "the body is not JSON")
+            return Refusal("BAD_JSON", "the body is not JSON", 400).reply()
         if len(rows) > self.rules.max_rows:
-            return _error(413, "TOO_MANY_ROWS", f"at most {self.rules.max_rows} rows")
+            return Refusal("TOO_MANY_ROWS", f"at most {self.rules.max_rows} rows", 413).reply()
         if key is not None and any(str(row.get(self.rules.key)) != key for row in rows):
-            return _error(422, "WRONG_KEY", "the address names another record than the body")
-        return self._take_many(name, operation, rows) if many else self._take_one(name, operation, rows[0])
+            return Refusal("WRONG_KEY", "the address names another record than the body").reply()
+        return self._take_many(write, rows) if many else self._take_one(write, rows[0])
 
-    def _take_one(self, name: str, operation: str, row: Any) -> Reply:
-        refusal = self._apply(name, operation, row)
-        return _refused(refusal) if refusal else Reply.json({"id": f"rec_{row[self.rules.key]}"})
+    def _take_one(self, write: _Write, row: Any) -> Reply:
+        refusal = self._apply(write, row)
+        return refusal.reply() if refusal else Reply.json({"id": f"rec_{row[self.rules.key]}"})
 
-    def _take_many(self, name: str, operation: str, rows: list[Any]) -> Reply:
+    def _take_many(self, write: _Write, rows: list[Any]) -> Reply:
         if self.rules.refusals == "whole":
-            refusal = next(filter(None, (self._check(name, operation, row) for row in rows)), None)
+            refusal = next(filter(None, (self._check(write, row) for row in rows)), None)
             if refusal:
-                return _error(400, refusal.code, refusal.message)
-        errors = []
-        taken = []
-        for index, row in enumerate(rows):
+                return replace(refusal, status=400).reply()
+        verdicts: list[Verdict] = []
+        for row in rows:
             key = row.get(self.rules.key) if isinstance(row, dict) else None
-            refusal = self._apply(name, operation, row)
-            if refusal:
-                errors.append({"index": index, "id": key, "code": refusal.code, "message": refusal.message})
-            else:
-                taken.append({"index": index, "record_id": f"rec_{key}"})
-        return Reply.json({"records": taken, "errors": errors}, self.rules.partial_status if errors else 200)
+            verdicts.append((key, self._apply(write, row)))
+        return answer_to_many(verdicts, self.rules)
 
-    def _check(self, name: str, operation: str, row: Any) -> _Refusal | None:
+    def _check(self, write: _Write, row: Any) -> Refusal | None:
         if not isinstance(row, dict) or row.get(self.rules.key) in (None, ""):
-            return _Refusal("MISSING_ID", f"a record needs {self.rules.key}")
-        exists = str(row[self.rules.key]) in self.records.get(name, {})
-        if operation in ("update", "delete") and not exists:
-            return _Refusal("NOT_FOUND", "there is no such record", 404)
-        if operation == "insert" and exists:
-            return _Refusal("DUPLICATE", "the record exists", 409)
-        reason = None if operation == "delete" else self.rules.refuse(row)
-        return _Refusal("INVALID", reason) if reason else None
+            return Refusal("MISSING_ID", f"a record needs {self.rules.key}")
+        exists = str(row[self.rules.key]) in self.records.get(write.object_name, {})
+        if write.operation in ("update", "delete") and not exists:
+            return Refusal("NOT_FOUND", "there is no such record", 404)
+        if write.operation == "insert" and exists:
+            return Refusal("DUPLICATE", "the record exists", 409)
+        reason = None if write.operation == "delete" else self.rules.refuse(row)
+        return Refusal("INVALID", reason) if isinstance(reason, str) else reason
 
-    def _apply(self, name: str, operation: str, row: Any) -> _Refusal | None:
-        refusal = self._check(name, operation, row)
+    def _apply(self, write: _Write, row: Any) -> Refusal | None:
+        refusal = self._check(write, row)
         if refusal:
             return refusal
         key = str(row[self.rules.key])
-        stored = self.records.setdefault(name, {})
-        if operation == "delete":
+        stored = self.records.setdefault(write.object_name, {})
+        if write.operation == "delete":
             del stored[key]
         else:
             stored[key] = {**stored.get(key, {}), **row}
-        self.applied.append(Applied(name, key, operation, row, time.monotonic()))
+        self.applied.append(Applied(write.object_name, key, write.operation, row, time.monotonic(), write.request))
         return None
 
 
@@ -254,11 +186,3 @@ def _rows_of(request: Received) -> tuple[list[Any], bool]:
 
 def _exact(text: bytes) -> Any:
     return json.loads(text, parse_float=Decimal)
-
-
-def _error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Reply:
-    return Reply.json({"error": {"code": code, "message": message}}, status, headers)
-
-
-def _refused(refusal: _Refusal) -> Reply:
-    return _error(refusal.status, refusal.code, refusal.message)

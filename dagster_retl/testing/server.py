@@ -1,146 +1,23 @@
-"""A real HTTP/1.1 server on 127.0.0.1 for tests and benchmarks, with faults on demand.
-
-It parses just what HTTP clients send (bodies with a length or in chunks, kept-alive
-connections), because the standard library's server takes longer for a request than what is
-tested with it.
-"""
+"""A real HTTP/1.1 server on 127.0.0.1 for tests and benchmarks, with faults on demand."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import socketserver
 import struct
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import orjson
+from dagster_retl.testing.messages import ConnectionLostError, Received, Reply, RequestReader
+from dagster_retl.testing.trouble import Incident, Late, Schedule, Trouble, Which
 
-_HEAD_LIMIT = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A request as it arrived. Header names are lower-case; `at` is `time.monotonic()` when its body was read."""
-
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    body: bytes
-    at: float
-    connection: int
-
-    def json(self) -> Any:
-        """The body as JSON. Raises `ValueError` when it is none."""
-        return orjson.loads(self.body)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def json(cls, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Self:
-        """An answer in JSON."""
-        return cls(status, orjson.dumps(value), {"Content-Type": "application/json", **(headers or {})})
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """What goes wrong with a request.
-
-    status: answer this instead (the request is not applied unless `apply`). headers: added to the
-    answer, such as `Retry-After`. delay: seconds before the answer, after applying. body: these
-    bytes instead of the answer's own. reset: drop the connection, before or after applying.
-    truncate: announce the whole body and send half of it.
-    """
-
-    status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    delay: float = 0.0
-    body: bytes | None = None
-    reset: Literal["before", "after"] | None = None
-    truncate: bool = False
-    apply: bool | None = None
-
-    @property
-    def applies(self) -> bool:
-        """Whether the server does what the request asks, whatever it then answers."""
-        if self.apply is not None:
-            return self.apply
-        return self.status is None and self.reset != "before"
-
-
-class _ConnectionLostError(Exception):
-    """The client went away, or sent something that is not HTTP."""
-
-
-class _Reader:
-    """Requests from one connection."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        self._buffer = bytearray()
-
-    def request_head(self) -> tuple[str, str, dict[str, str]] | None:
-        """Method, target and headers of the next request; None when the client closed the connection."""
-        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
-            if not self._fill():
-                return None
-            if len(self._buffer) > _HEAD_LIMIT and b"\r\n\r\n" not in self._buffer:
-                raise _ConnectionLostError("the head of a request is too long")
-        lines = self._take(end + 4).decode("latin-1").split("\r\n")
-        method, target, _ = lines[0].split(" ", 2)
-        headers = (line.partition(":") for line in lines[1:] if line)
-        return method, target, {name.lower(): value.strip() for name, _, value in headers}
-
-    def body(self, headers: Mapping[str, str]) -> bytes:
-        if headers.get("transfer-encoding", "").lower() == "chunked":
-            return b"".join(self._chunks())
-        return self._exactly(int(headers.get("content-length", "0")))
-
-    def _chunks(self) -> Iterable[bytes]:
-        while size := int(self._line().split(b";")[0], 16):
-            yield self._exactly(size)
-            self._line()
-        while self._line():
-            pass  # trailers
-
-    def _line(self) -> bytes:
-        while (end := self._buffer.find(b"\r\n")) < 0:
-            self._require_more()
-        return self._take(end + 2)[:-2]
-
-    def _exactly(self, size: int) -> bytes:
-        while len(self._buffer) < size:
-            self._require_more()
-        return self._take(size)
-
-    def _take(self, size: int) -> bytes:
-        taken = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return taken
-
-    def _require_more(self) -> None:
-        if not self._fill():
-            raise _ConnectionLostError("the connection ended within a request")
-
-    def _fill(self) -> bool:
-        data = self._socket.recv(262_144)
-        self._buffer += data
-        return bool(data)
+__all__ = ["Incident", "LoopbackServer", "Received", "Reply", "Trouble"]
 
 
 class LoopbackServer:
@@ -150,9 +27,9 @@ class LoopbackServer:
             httpx.get(server.url)
 
     Subclasses override `handle`. Each connection has its own thread, so `handle` must be safe for
-    threads. `requests` holds all requests, answered or not (`record=False` keeps none);
-    `errors` what `handle` raised: `close` raises the first of them. latency: seconds before each
-    answer.
+    threads. `requests` holds all requests, answered or not, `incidents` those that ran into
+    trouble (`record=False` keeps none); `late` the ones that are still to be applied; `errors`
+    what `handle` raised: `close` raises the first of them. latency: seconds before each answer.
     """
 
     def __init__(
@@ -164,11 +41,13 @@ class LoopbackServer:
         port: int = 0,
     ) -> None:
         self.requests: list[Received] = []
+        self.incidents: list[Incident] = []
+        self.late: list[Late] = []
         self.errors: list[Exception] = []
         self.latency = latency
+        self.troubles = Schedule()
         self._app = app
         self._record = record
-        self._troubles: deque[tuple[Trouble, Callable[[Received], bool]]] = deque()
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._server = _Listener(self, port)
@@ -183,17 +62,29 @@ class LoopbackServer:
         """Apply a request and answer it."""
         return self._app(request) if self._app else Reply(404)
 
-    def disturb(
-        self, trouble: Trouble, *, times: int = 1, where: Callable[[Received], bool] = lambda request: True
-    ) -> None:
+    def handle_in_trouble(self, request: Received, trouble: Trouble) -> Reply:
+        """Apply and answer a request that runs into trouble, for services whose rules a trouble may change."""
+        return self.handle(request)
+
+    def postpone(self, request: Received) -> Callable[[], object] | None:
+        """What will apply a request that is to be late; None where it would be refused at the door."""
+        return lambda: self.handle(request)
+
+    def disturb(self, trouble: Trouble, *, times: int = 1, where: Which = lambda request: True) -> None:
         """Let the next requests (those that `where` picks) run into trouble; later ones queue behind earlier ones."""
-        with self._lock:
-            self._troubles.extend([(trouble, where)] * times)
+        self.troubles.script(trouble, times=times, where=where)
 
     def calm(self) -> None:
-        """Forget the troubles that have not happened yet."""
+        """Forget the troubles that have not happened yet, and draw no more."""
+        self.troubles.clear()
+
+    def land(self, most: int | None = None) -> None:
+        """Apply the requests that are late (at most so many), in the order in which they arrived."""
         with self._lock:
-            self._troubles.clear()
+            landing = self.late[:most]
+            del self.late[:most]
+        for late in landing:
+            late.apply()
 
     def start(self) -> Self:
         self._thread.start()
@@ -217,37 +108,50 @@ class LoopbackServer:
     ) -> None:
         self.close()
 
-    def answer(self, request: Received) -> tuple[Reply | None, bool]:
-        """The answer to a request, or None to drop the connection; and whether to send it in full."""
+    def answer(self, request: Received) -> tuple[Reply | None, Trouble | None]:
+        """The answer to a request, or None for none; and the trouble in which it is sent."""
         if self._record:
             self.requests.append(request)
-        trouble = self._next_trouble(request)
-        reply = self.handle(request) if trouble is None or trouble.applies else Reply()
+        trouble = self.troubles.next(request)
+        reply = self.handle(request) if trouble is None else self._in_trouble(request, trouble)
+        if self.late:
+            self._pass_late_ones()
         delay = self.latency + (trouble.delay if trouble else 0.0)
-        if delay:
+        if 0 < delay < math.inf:
             self._closing.wait(delay)
-        if trouble is None:
-            return reply, True
-        return _disturbed(reply, trouble), not trouble.truncate
+        return reply, trouble
 
-    def _next_trouble(self, request: Received) -> Trouble | None:
-        if not self._troubles:
-            return None
+    def pause(self, seconds: float) -> None:
+        """Wait, but not for longer than the server is open."""
+        self._closing.wait(seconds)
+
+    def _in_trouble(self, request: Received, trouble: Trouble) -> Reply | None:
+        if self._record:
+            self.incidents.append(Incident(request, trouble))
+        if trouble.before:
+            trouble.before()
+        reply = self.handle_in_trouble(request, trouble) if trouble.applies else Reply()
+        if trouble.late is not None:
+            self._keep_for_later(request, trouble.late)
+        if trouble.after:
+            trouble.after()
+        return None if trouble.reset or trouble.delay == math.inf else trouble.change(reply)
+
+    def _keep_for_later(self, request: Received, later_requests: float) -> None:
+        apply = self.postpone(request)
+        if apply:
+            with self._lock:
+                self.late.append(Late(request, apply, later_requests + 1))  # its own answer passes it first
+
+    def _pass_late_ones(self) -> None:
+        """One more request was handled: it is the turn of those that waited for so many."""
         with self._lock:
-            for entry in self._troubles:
-                if entry[1](request):
-                    self._troubles.remove(entry)
-                    return entry[0]
-        return None
-
-
-def _disturbed(reply: Reply, trouble: Trouble) -> Reply | None:
-    if trouble.reset:
-        return None
-    status = reply.status if trouble.status is None else trouble.status
-    # An answer that says something else than the request's own has none of its body either.
-    body = reply.body if trouble.status is None else b""
-    return Reply(status, body if trouble.body is None else trouble.body, {**reply.headers, **trouble.headers})
+            for late in self.late:
+                late.waits_for -= 1
+            landing = [late for late in self.late if late.waits_for <= 0]
+            self.late = [late for late in self.late if late.waits_for > 0]
+        for late in landing:
+            late.apply()
 
 
 class _Connection(socketserver.BaseRequestHandler):
@@ -258,51 +162,59 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        reader = _Reader(self.request)
+        self._reader = RequestReader(self.request)
         # A client that goes away in the middle is part of what tests do.
-        with contextlib.suppress(_ConnectionLostError, OSError):
-            while self._serve_one(reader):
+        with contextlib.suppress(ConnectionLostError, OSError):
+            while self._serve_one():
                 pass
 
-    def _serve_one(self, reader: _Reader) -> bool:
-        head = reader.request_head()
-        if head is None:
+    def _serve_one(self) -> bool:
+        received = self._receive()
+        if received is None:
             return False
+        try:
+            reply, trouble = self.server.owner.answer(received)
+        except Exception as error:  # noqa: BLE001  # handed on: `close` raises it in the test's own thread
+            self.server.owner.errors.append(error)
+            reply, trouble = Reply(500), None
+        if reply is None:
+            self._drop(trouble)
+            return False
+        self._send(*reply.serialise(received.method), trouble)
+        kept = received.headers.get("connection", "").lower() != "close"
+        return kept and not (trouble and trouble.truncate)
+
+    def _receive(self) -> Received | None:
+        head = self._reader.head()
+        if head is None:
+            return None
         method, target, headers = head
         if headers.get("expect", "").lower() == "100-continue":
             self.request.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         path, _, query = target.partition("?")
-        body = reader.body(headers)
-        received = Received(method, path, query, headers, body, time.monotonic(), id(self.request))
-        try:
-            reply, whole = self.server.owner.answer(received)
-        except Exception as error:  # noqa: BLE001  # handed on: `close` raises it in the test's own thread
-            self.server.owner.errors.append(error)
-            reply, whole = Reply(500), True
-        if reply is None:
-            self._reset()
-            return False
-        self.request.sendall(_serialise(reply, method, whole))
-        return whole and headers.get("connection", "").lower() != "close"
+        body = self._reader.body(headers)
+        return Received(method, path, query, headers, body, time.monotonic(), id(self.request))
 
-    def _reset(self) -> None:
+    def _send(self, head: bytes, body: bytes, trouble: Trouble | None) -> None:
+        if trouble is None:
+            self.request.sendall(head + body)
+            return
+        body = body[: len(body) // 2] if trouble.truncate else body
+        if not trouble.drip:
+            self.request.sendall(head + body)
+            return
+        self.request.sendall(head)
+        for byte in body:
+            self.server.owner.pause(trouble.drip)
+            self.request.sendall(bytes([byte]))
+
+    def _drop(self, trouble: Trouble | None) -> None:
+        if trouble and trouble.delay == math.inf:
+            self._reader.await_end()
+            return
         # Lingering for zero seconds makes close() send RST instead of FIN.
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.request.close()
-
-
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
-
-
-def _serialise(reply: Reply, method: str, whole: bool) -> bytes:
-    head = [f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, 'Unknown')}"]
-    head += [f"{name}: {value}" for name, value in reply.headers.items()]
-    if reply.status != 204:
-        head.append(f"Content-Length: {len(reply.body)}")
-    body = reply.body if whole else reply.body[: len(reply.body) // 2]
-    if method == "HEAD" or reply.status in (204, 304):
-        body = b""
-    return "\r\n".join([*head, "", ""]).encode("latin-1") + body
 
 
 class _Listener(socketserver.ThreadingTCPServer):

@@ -151,6 +151,107 @@ class TestRowErrors:
             assert [result.key for result in outcome] == KEYS
 
 
+ENTRIES = {"rows_path": "results", "success_field": "status", "success_values": ["ok", 201]}
+
+
+def entries(*items: Any, status: int = 200, path: str = "results") -> httpx.Response:
+    return httpx.Response(status, json={path: items})
+
+
+def outcome(response: httpx.Response, **settings: Any) -> dict[str, str]:
+    """Key → written, or its vendor code; a row without an answer is not in it."""
+    found = answer(response, **{"results": ENTRIES, **settings})
+    return {result.key: (result.fault.vendor_code or "?") if result.fault else "written" for result in found}
+
+
+class TestEntries:
+    @pytest.mark.parametrize("status", [200, 207])
+    def test_by_position(self, status: int) -> None:
+        response = entries({"status": "ok"}, {"status": "bad", "code": "X"}, {"status": 201}, status=status)
+        assert outcome(response) == {"a": "written", "b": "X", "7": "written"}
+
+    def test_by_index_in_any_order(self) -> None:
+        response = entries(
+            {"index": 2, "status": "OK"}, {"index": "0", "status": 201}, {"index": 1, "status": "no", "code": 7}
+        )
+        assert outcome(response) == {"7": "written", "a": "written", "b": "7"}
+
+    def test_by_key_in_any_order(self) -> None:
+        response = entries({"id": 7, "status": "ok"}, {"id": "b", "status": "error"}, {"id": "a", "status": "ok"})
+        assert outcome(response, results={**ENTRIES, "key_field": "id"}) == {"a": "written", "b": "?", "7": "written"}
+
+    @pytest.mark.parametrize(
+        "items",
+        [
+            [{"index": 0, "status": "ok"}, {"index": 2, "status": "ok"}],
+            [{"status": "ok"}, None, {"status": "ok"}],
+            [{"index": 0, "status": "ok"}, {"index": 2, "status": "ok"}, {"index": 9, "status": "ok"}],
+        ],
+        ids=["not-there", "null", "of-another"],
+    )
+    def test_a_row_without_an_entry_has_no_answer(self, items: list[Any]) -> None:
+        assert outcome(entries(*items)) == {"a": "written", "7": "written"}
+
+    @pytest.mark.parametrize("items", [[], [{"status": "ok"}], [{"status": "ok"}] * 4])
+    def test_positions_count_only_where_there_are_as_many_as_rows(self, items: list[Any]) -> None:
+        error = failure(entries(*items), results=ENTRIES)
+        assert (error.code, error.ambiguous) == (ErrorCode.DESTINATION_UNAVAILABLE, True)
+        assert f"{len(items)} entries for 3 rows" in error.message
+
+    def test_a_list_of_what_was_written_beside_the_errors(self) -> None:
+        body = {"done": [{"index": 0}], "errors": [{"index": 1, "code": "X"}]}
+        assert outcome(httpx.Response(200, json=body), results={"rows_path": "done"}) == {"a": "written", "b": "X"}
+
+    def test_nothing_was_written_and_some_rows_have_no_error(self) -> None:
+        body = {"done": [], "errors": [{"index": 1, "code": "X"}]}
+        assert outcome(httpx.Response(200, json=body), results={"rows_path": "done"}) == {"b": "X"}
+
+    def test_an_error_speaks_louder_than_an_entry(self) -> None:
+        body = {"results": [{"index": 0, "status": "ok"}], "errors": [{"index": 0, "code": "X"}]}
+        assert outcome(httpx.Response(200, json=body)) == {"a": "X"}
+
+    def test_a_failure_that_names_no_row_splits_the_batch(self) -> None:
+        error = failure(entries({"index": 0, "status": "ok"}, {"index": 9, "status": "no"}), results=ENTRIES)
+        assert (error.code, error.ambiguous) == (ErrorCode.BATCH_REJECTED, True)
+
+    @pytest.mark.parametrize("value", [None, "", "false", "failed", {"ok": True}])
+    def test_what_is_not_called_success_is_none(self, value: Any) -> None:
+        (result,) = answer(entries({"status": value}), keys=["a"], results=ENTRIES)
+        assert result.fault is not None
+
+    def test_the_entry_may_be_the_answer_itself(self) -> None:
+        results = {"rows_path": "", "success_field": "success", "id_field": "id"}
+        response = httpx.Response(200, json=[{"success": True, "id": "x"}, {"success": False}, {"success": True}])
+        found = answer(response, results=results)
+        assert [(result.fault is None, result.record_id) for result in found] == [
+            (True, "x"),
+            (False, None),
+            (True, None),
+        ]
+
+    def test_ids_stand_in_the_entries(self) -> None:
+        response = entries({"id": 7, "sys": 1, "status": "ok"}, {"id": "a", "sys": 2, "status": "ok"})
+        results = {**ENTRIES, "key_field": "id", "id_field": "sys"}
+        assert {result.key: result.record_id for result in answer(response, results=results)} == {"7": "1", "a": "2"}
+
+    @given(st.recursive(st.none() | st.booleans() | st.integers(-3, 5) | st.text(max_size=3), _containers))
+    def test_no_answer_crashes_or_speaks_of_a_row_twice(self, body: Any) -> None:
+        settings = {**ENTRIES, "rows_path": "records", "success_field": "code", "key_field": "id", "id_field": "id"}
+        found: list[RowResult] | DestinationError
+        try:
+            found = answer(httpx.Response(200, json=body), results=settings)
+        except DestinationError as error:
+            found = error
+        if isinstance(found, DestinationError):
+            assert found.ambiguous
+        else:
+            assert [key for key in KEYS if key in {result.key for result in found}] == [r.key for r in found]
+
+    def test_success_is_about_entries(self) -> None:
+        with pytest.raises(ValueError, match="rows_path"):
+            HttpConfig.model_validate({"url": "https://api.example", "results": {"success_field": "ok"}})
+
+
 class TestRecordIds:
     RESULTS: ClassVar[dict[str, Any]] = {"id_path": "records", "id_field": "sys_id"}
 

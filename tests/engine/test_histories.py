@@ -74,6 +74,7 @@ class Kind:
             refusals=self.refusals,  # type: ignore[arg-type]  # one of its two words
             operations={"POST": "update" if self.mode == "update" else "upsert"},
             idempotency_header="Idempotency-Key" if self.header else None,
+            remembers_refusals=False,
         )
 
     @property
@@ -194,7 +195,7 @@ class History:
             self.service.run("things", RunOptions(overrides=ALL_GUARDS, **options))
         except RetlError as raised:
             error = raised
-        self.http.script.clear()
+        self.http.calm()
         self._finished(error.code if error else None)
         return error
 
@@ -260,8 +261,7 @@ class History:
 
     def rest(self) -> None:
         """`settle` goes by: what was late has landed, and no request of before can land any more."""
-        while self.http.late:
-            self.http.land()
+        self.http.land()
         self._store("UPDATE suspects SET until = '2000-01-01T00:00:00.000000Z'")
         self._store("UPDATE dead_letters SET held_until = '2000-01-01T00:00:00.000000Z' WHERE held_until IS NOT NULL")
 
@@ -536,7 +536,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.history.http.late)
     @rule()
     def land(self) -> None:
-        self.history.http.land()
+        self.history.http.land(1)
 
     @rule()
     def rest(self) -> None:

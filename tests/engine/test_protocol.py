@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from capricious import Capricious, Fate
 from nursery import Nursery
-from worlds import World, project_of, world
+from worlds import World, world
 
 from dagster_retl.connectors.base import Connector
 from dagster_retl.engine.answers import Answer
@@ -34,7 +33,6 @@ from dagster_retl.errors import (
 )
 from dagster_retl.model.rows import Batch, Counters, Operation
 from dagster_retl.model.runs import AccountChange, DeadLetter, Guard, RunOptions, RunStatus
-from dagster_retl.service import Service
 from dagster_retl.testing.fake_http import Rules
 from dagster_retl.testing.rows import make_row
 from dagster_retl.testing.server import Trouble
@@ -54,12 +52,9 @@ def late_world(
     folder: Path, rules: Rules | None = None, *, config: Mapping[str, Any] | None = None, **sync: Any
 ) -> Iterator[World]:
     """A world whose service applies requests late (`late`), or never, as its script says. Nothing settles by itself."""
-    with Capricious(rules or Rules(refuse=refuse_bad)) as http:
-        project = project_of(folder, http.url, config={"concurrency": 1, **(config or {})}, **sync)
-        with Service(project) as service:
-            made = World(project, service, http, folder / "warehouse.duckdb")
-            made.sql("CREATE TABLE t (id BIGINT, name VARCHAR, score DECIMAL(12, 2))")
-            yield made
+    config = {"concurrency": 1, **(config or {})}
+    with world(folder, rules or Rules(refuse=refuse_bad), config=config, server=Capricious, **sync) as made:
+        yield made
 
 
 def script(made: World, *fates: Fate) -> None:
@@ -68,21 +63,16 @@ def script(made: World, *fates: Fate) -> None:
 
 
 def land(made: World) -> None:
-    assert isinstance(made.http, Capricious)
-    while made.http.late:
-        made.http.land()
+    made.http.land()
 
 
 def rest(made: World) -> None:
     """`settle` goes by."""
-    land(made)
-    store(made, "UPDATE suspects SET until = '2000-01-01T00:00:00.000000Z'")
-    store(made, "UPDATE dead_letters SET held_until = '2000-01-01T00:00:00.000000Z' WHERE held_until IS NOT NULL")
+    made.settle()
 
 
 def store(made: World, statement: str) -> list[Any]:
-    with contextlib.closing(sqlite3.connect(made.project.base / "retl.db")) as connection, connection:
-        return connection.execute(statement).fetchall()
+    return made.store(statement)
 
 
 def run(made: World, **options: Any) -> Counters:
@@ -90,7 +80,7 @@ def run(made: World, **options: Any) -> Counters:
 
 
 def letters(made: World) -> dict[Any, DeadLetter]:
-    return {letter.record_keys.get("id", letter.error_code): letter for letter in made.service.dead_letters(limit=200)}
+    return made.letters()
 
 
 def replay(made: World, letter: DeadLetter) -> Counters:

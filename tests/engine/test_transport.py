@@ -153,6 +153,31 @@ def test_a_timeout_is_ambiguous(server: LoopbackServer, transport: Made) -> None
     assert (caught.value.code, caught.value.ambiguous) == (ErrorCode.UNKNOWN_OUTCOME, True)
 
 
+def test_a_timeout_is_for_the_whole_answer(server: LoopbackServer, transport: Made) -> None:
+    """Bytes that come one by one are an answer each, as httpx counts."""
+    server.disturb(Trouble(body=b"x" * 100, drip=0.2))
+    wire, echo = transport(server.url, idempotent=False, timeout=1.0)
+    with pytest.raises(DestinationError, match="no answer within 1 s") as caught:
+        wire.run(echo.ask())
+    assert (caught.value.code, caught.value.ambiguous) == (ErrorCode.UNKNOWN_OUTCOME, True)
+    assert len(server.requests) == 1
+
+
+def test_so_it_is_for_that_to_a_request_for_a_token(server: LoopbackServer, transport: Made) -> None:
+    server.disturb(Trouble(body=b"x" * 100, drip=0.2))
+    wire, echo = transport(server.url, idempotent=False, auth=Tokens(f"{server.url}/token"), timeout=1.0)
+    assert wire.run(echo.ask()) == 200
+    assert (wire.traffic.retries, wire.ambiguous) == (1, False)
+    assert [request.path for request in server.requests] == ["/token", "/token", "/x"]
+
+
+def test_a_drip_that_ends_in_time_is_an_answer(server: LoopbackServer, transport: Made) -> None:
+    server.disturb(Trouble(body=b"x" * 20, drip=0.001), times=1)
+    wire, echo = transport(server.url, idempotent=False, timeout=30.0)
+    assert wire.run(echo.ask()) == 200
+    assert len(server.requests) == 1
+
+
 def test_a_lost_token_request_says_nothing_of_the_row(server: LoopbackServer, transport: Made) -> None:
     with LoopbackServer(lambda request: Reply(200)) as tokens:
         tokens.disturb(Trouble(delay=1.0), times=ATTEMPTS)
