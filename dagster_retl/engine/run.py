@@ -26,6 +26,7 @@ from dagster_retl.engine.ending import INTERRUPTED, Ending, ending_of
 from dagster_retl.engine.feed import Intents, batches
 from dagster_retl.engine.keeper import LeaseKeeper
 from dagster_retl.engine.payload import Limits, Payload
+from dagster_retl.engine.phase import OnPhase, Phase
 from dagster_retl.engine.plan import Plan, failure_message
 from dagster_retl.engine.planning import Planner
 from dagster_retl.engine.recall import Chosen, choose_pointer, recall
@@ -62,6 +63,7 @@ class SyncRun:
     redact: Redactor = field(default_factory=lambda: Redactor(()))
     stop: threading.Event = field(default_factory=threading.Event)
     on_progress: Callable[[Counters], None] = lambda counters: None
+    on_phase: OnPhase = lambda phase, counters: None
 
     def execute(self) -> Report:
         """Run to the end. Raises what ended the run, after it was closed in the store."""
@@ -91,7 +93,7 @@ def preview(run: SyncRun) -> Plan:
     with workspace(run.settings) as space, Discovery(run.connector, run.stop) as discovery:
         account = discovery.account()
         chosen = choose_pointer(sync, run.connector, account, store.snapshots.pointer(sync.id), run.options)
-        planner = Planner(sync, run.connector, run.source, run.sql, run.options, space)
+        planner = Planner(sync, run.connector, run.source, run.sql, run.options, space, run.on_phase)
         memory = recall(store, run.state, chosen.pointer, epoch=chosen.moved_from)
         plan = planner.plan(memory, discovery, reason=chosen.reason)
     if not store.ledger.unfolded(sync.id):
@@ -109,11 +111,12 @@ class _Execution:
         self._keeper = keeper
         self._space = space
         self._closer = Closer(run.store, run.state, lease, space)
-        self._planner = Planner(run.sync, run.connector, run.source, run.sql, run.options, space)
+        self._planner = Planner(run.sync, run.connector, run.source, run.sql, run.options, space, run.on_phase)
 
     def execute(self) -> Report:
         self._start()
         self._recover()
+        self._run.on_phase(Phase.DISCOVER, Counters())
         with Discovery(self._run.connector, self._run.stop) as discovery:
             account = discovery.account()
             known = self._run.store.snapshots.pointer(self._run.sync.id)
@@ -139,6 +142,7 @@ class _Execution:
 
     def _recover(self) -> None:
         """Fold and close what dead runs left, and what people decided meanwhile (PROTOCOL 1, 7)."""
+        self._run.on_phase(Phase.RECOVER, Counters())
         store, sync_id = self._run.store, self._run.sync.id
         running = store.runs.list(sync_id, RunStatus.RUNNING, limit=200)
         dead = {run.id for run in running if run.id != self._run.run_id} | set(store.ledger.unfolded(sync_id))
@@ -202,6 +206,7 @@ class _Execution:
     def _make_durable(self, plan: Plan, pointer: Pointer) -> tuple[Books, Plan]:
         """Manifest, totals and early dead letters, before the first request (PROTOCOL 4)."""
         run, connector = self._run, self._run.connector
+        run.on_phase(Phase.PLAN, planned_counters(plan))
         payload = self._payload(plan)
         stored = None
         if plan.totals.send or plan.totals.removals_sent or self._forgets():
@@ -286,8 +291,9 @@ class _Execution:
             recorder=recorder,
             keeper=self._keeper,
             stop=run.stop,
-            on_progress=lambda delivery: self._progress(books, delivery),
+            on_progress=lambda delivery: run.on_progress(self._counters(books, delivery)),
         )
+        run.on_phase(Phase.DELIVER, books.counters)
         try:
             self._send(delivery, plan, books, pointer)
         except LeaseLostError:
@@ -323,6 +329,7 @@ class _Execution:
         )
 
     def _add_up(self, books: Books, delivery: Delivery, pointer: Pointer) -> Folded:
+        self._run.on_phase(Phase.FOLD, self._counters(books, delivery))
         folded = self._closer.fold(self._run.run_id, books, pointer)
         traffic, totals = delivery.traffic, delivery.recorder.totals
         counters = replace(
@@ -339,6 +346,7 @@ class _Execution:
         """The one transaction that ends the run (PROTOCOL 9)."""
         if not folded.counters.balanced():
             raise RetlError(f"the books of run {self._run.run_id} do not balance: {folded.counters}")
+        self._run.on_phase(Phase.COMMIT, folded.counters)
         store = self._run.store
         with store.fenced(self._lease) as conn:
             self._closer.commit(conn, self._run.run_id, folded, ending)
@@ -353,9 +361,10 @@ class _Execution:
         with store.begin() as conn:
             store.suspects.add(conn, self._run.sync.id, pointer.epoch, suspects)
 
-    def _progress(self, books: Books, delivery: Delivery) -> None:
+    def _counters(self, books: Books, delivery: Delivery) -> Counters:
+        """What is known while rows are sent."""
         totals = delivery.recorder.totals
-        counters = replace(
+        return replace(
             books.counters,
             written=totals.written,
             unconfirmed=totals.unconfirmed,
@@ -363,7 +372,6 @@ class _Execution:
             deleted=totals.deleted,
             delete_failed=totals.delete_failed,
         )
-        self._run.on_progress(counters)
 
     def _ending_of(self, error: BaseException) -> Ending:
         return ending_of(error, self._run.redact)
