@@ -144,13 +144,18 @@ class _Execution:
         """Fold and close what dead runs left, and what people decided meanwhile (PROTOCOL 1, 7)."""
         self._run.on_phase(Phase.RECOVER, Counters())
         store, sync_id = self._run.store, self._run.sync.id
-        running = store.runs.list(sync_id, RunStatus.RUNNING, limit=200)
-        dead = {run.id for run in running if run.id != self._run.run_id} | set(store.ledger.unfolded(sync_id))
-        for run_id in sorted(dead):
+        for run_id in sorted(self._unclosed() | set(store.ledger.unfolded(sync_id))):
             self._recover_run(run_id)
         pointer = self._pointer_to_recover()
         if pointer is not None and store.acceptances.table(sync_id, pointer.epoch).num_rows:
             self._fold_decisions(pointer)
+
+    def _unclosed(self) -> set[str]:
+        """Other runs that died without a word: a holder of the lease, perhaps before it said that it runs."""
+        runs, sync_id = self._run.store.runs, self._run.sync.id
+        queued = {run.id for run in runs.list(sync_id, RunStatus.QUEUED, limit=200)}
+        running = {run.id for run in runs.list(sync_id, RunStatus.RUNNING, limit=200)}
+        return (queued & {self._lease.previous_run_id} | running) - {self._run.run_id}
 
     def _recover_run(self, run_id: str) -> None:
         store = self._run.store
