@@ -45,7 +45,10 @@ class Sent:
 
 
 class Capricious(FakeHttpService):
-    """See the module. `sent` gets each row of each request as it arrives."""
+    """See the module. `sent` gets each row of each request as it arrives.
+
+    only: ignore requests whose header `X-World` is another: those of worlds that are no more.
+    """
 
     def __init__(self, rules: Rules) -> None:
         super().__init__(rules)
@@ -53,6 +56,7 @@ class Capricious(FakeHttpService):
         self.sent: Callable[[Sent], None] = lambda row: None
         self.late: list[Received] = []
         self.wipe = False
+        self.only: str | None = None
         self.paused = threading.Event()
         self._resume = threading.Event()
         self._client = 0
@@ -91,6 +95,8 @@ class Capricious(FakeHttpService):
         return reply
 
     def answer(self, request: Received) -> tuple[Reply | None, bool]:
+        if self.only is not None and request.headers.get("x-world") != self.only:
+            return None, True
         self.requests.append(request)
         if self.wipe:
             self._lose_everything()
