@@ -24,6 +24,7 @@ from dagster_retl.engine.ending import ending_of
 from dagster_retl.engine.explain import Explanation, Now, explain_row, what_a_run_would_do
 from dagster_retl.engine.forget import Forgetting, Forgotten
 from dagster_retl.engine.known_secrets import secrets_in
+from dagster_retl.engine.phase import OnPhase
 from dagster_retl.engine.plan import Plan
 from dagster_retl.engine.run import Report, SyncRun, planned_counters, preview
 from dagster_retl.engine.sealing import Sealer
@@ -311,11 +312,13 @@ class Service:
         dagster_step: str | None = None,
         stop: threading.Event | None = None,
         on_progress: Callable[[Counters], None] | None = None,
+        on_phase: OnPhase = lambda phase, counters: None,
     ) -> Report:
         """Run a sync to its end. Raises what ended it early, once that is in the store.
 
         run_id: a queued run to execute; a step that Dagster retries goes on with its own run.
         on_progress: called with the counters while rows are sent, which the store shows as well.
+        on_phase: called in this thread as the run enters each of its phases.
         """
         sync = self.project.sync(reference)
         chosen = self._effective(options)
@@ -323,7 +326,7 @@ class Service:
         try:
             with self._prepared(sync, chosen, run.id) as prepared:
                 tell = partial(self._tell, run.id, on_progress)
-                live = replace(prepared, stop=stop or threading.Event(), on_progress=tell)
+                live = replace(prepared, stop=stop or threading.Event(), on_progress=tell, on_phase=on_phase)
                 return self._dry_run(live) if chosen.dry_run else live.execute()
         except BaseException as error:
             self._close_unstarted(run.id, error)

@@ -109,6 +109,7 @@ def project_of(folder: Path, url: str, *, config: Mapping[str, Any] | None = Non
         warehouses={"default": {"url": f"duckdb:///{folder / 'warehouse.duckdb'}"}},
         destinations={"http_service": {"connector": "http", "config": _without_none({**settings, **(config or {})})}},
         syncs=[Sync(**{**definition, **sync})],
+        engine={"spill": "spill"},
         base=folder,
     )
 

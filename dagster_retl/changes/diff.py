@@ -248,7 +248,10 @@ _UNIDENTIFIED = "SELECT 1 FROM candidates WHERE key IS NULL AND error IS NOT NUL
 
 
 def _removals(rules: DiffRules, *, possible: bool) -> str:
-    """Keys that the destination may hold and a complete read lacks; for a replay, among the asked ones."""
+    """Keys that the destination may hold and a complete read lacks; for a replay, among the asked ones.
+
+    A removal that may still land is no reason to remove again what the snapshot does not hold.
+    """
     due = possible and rules.mode is SyncMode.MIRROR and (rules.complete or rules.by_key)
     among = "AND EXISTS (SELECT 1 FROM asked a WHERE a.key = k.key)" if rules.by_key else ""
     parked = f"l.rejections >= {rules.max_attempts} AND l.fingerprint = UUID '{REMOVED}'"
@@ -260,7 +263,7 @@ def _removals(rules: DiffRules, *, possible: bool) -> str:
             SELECT key, record_keys, record_id FROM unseen
             UNION ALL
             SELECT key, any_value(record_keys), NULL FROM suspects
-            WHERE key NOT IN (SELECT key FROM unseen) GROUP BY key
+            WHERE key NOT IN (SELECT key FROM unseen) AND fingerprint <> UUID '{REMOVED}' GROUP BY key
         ) k
         LEFT JOIN letters l ON l.key = k.key
         WHERE {str(due).upper()} AND NOT EXISTS (SELECT 1 FROM candidates s WHERE s.key = k.key) {among}

@@ -142,7 +142,7 @@ def cleared_suspects(connection: duckdb.DuckDBPyConnection, now: str) -> list[in
     """Ids in `suspects` that count no more.
 
     An acceptance clears those that can no longer land when its request was sent; and one whose time
-    is over and whose content is the accepted one says nothing that the snapshot does not say.
+    is over and whose content is the accepted one (or none, as in the snapshot) says nothing new.
     """
     if not connection.execute("SELECT count(*) FROM suspects").fetchall()[0][0]:
         return []
@@ -152,8 +152,11 @@ def cleared_suspects(connection: duckdb.DuckDBPyConnection, now: str) -> list[in
         WHERE a.status IN ('{Status.WRITTEN}', '{Status.UNCONFIRMED}') AND x.until < a.started_at
         UNION
         SELECT x.id FROM suspects x JOIN snapshot_next p ON p.key = x.key
-        WHERE x.until < ? AND x.fingerprint = p.fingerprint::VARCHAR
+        WHERE x.until < $now AND x.fingerprint = p.fingerprint::VARCHAR
+        UNION
+        SELECT x.id FROM suspects x ANTI JOIN snapshot_next p ON p.key = x.key
+        WHERE x.until < $now AND x.fingerprint = '{REMOVED}'
         """,
-        [now],
+        {"now": now},
     ).fetchall()
     return [row[0] for row in rows]

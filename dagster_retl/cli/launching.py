@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from dagster_retl.cli.session import Session
 from dagster_retl.demo.story import home_of, is_demo
+from dagster_retl.engine.phase import Phase, doing
 from dagster_retl.model.project import Project
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import Run, RunOptions
-
-OnProgress = Callable[[Counters], None]
 
 
 def launch(session: Session, project: Project, slug: str, options: RunOptions, *, trigger: str = "cli") -> Run:
@@ -23,8 +22,9 @@ def launch(session: Session, project: Project, slug: str, options: RunOptions, *
     from dagster_retl.orchestration.launch import launch as launch_in_dagster  # noqa: PLC0415 - as said
 
     choose_home(project)
-    with _progress(session, slug) as show:
-        return launch_in_dagster(project, slug, options, on_progress=show, trigger=trigger)
+    with _bar(session, slug) as bar:
+        on_progress, on_phase = (bar.show, bar.enter) if bar else (None, None)
+        return launch_in_dagster(project, slug, options, on_progress=on_progress, on_phase=on_phase, trigger=trigger)
 
 
 def choose_home(project: Project) -> None:
@@ -33,25 +33,30 @@ def choose_home(project: Project) -> None:
         os.environ.setdefault("DAGSTER_HOME", str(home_of(project)))
 
 
+class _Bar:
+    """A line on a terminal: what a run is doing, and how many of its rows are settled."""
+
+    def __init__(self, progress: Progress, slug: str) -> None:
+        self._progress = progress
+        self._slug = slug
+        self._task: TaskID = progress.add_task(f"[bold]{slug}[/]  running", total=None, rows="")
+
+    def enter(self, phase: Phase, counters: Counters) -> None:
+        self._progress.update(self._task, description=f"[bold]{self._slug}[/]  {doing(phase, counters)}")
+
+    def show(self, counters: Counters) -> None:
+        total = counters.read + counters.removed
+        done = total - counters.due - counters.removals_due
+        rows = f"{done:,} of {total:,} rows"
+        self._progress.update(self._task, total=total, completed=done, rows=rows)
+
+
 @contextmanager
-def _progress(session: Session, slug: str) -> Iterator[OnProgress | None]:
-    """A bar on stderr while the block lasts; nothing when nobody watches."""
+def _bar(session: Session, slug: str) -> Iterator[_Bar | None]:
+    """A bar on stderr while the block lasts; None when nobody watches."""
     if session.json or not session.err.is_terminal:
         yield None
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rows]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=session.err, transient=True) as bar:
-        task = bar.add_task(f"[bold]{slug}[/]  reading", total=None, rows="")
-
-        def show(counters: Counters) -> None:
-            total, done = counters.read + counters.removed, settled(counters)
-            rows = f"{done:,} of {total:,} rows"
-            bar.update(task, description=f"[bold]{slug}[/]  writing", total=total, completed=done, rows=rows)
-
-        yield show
-
-
-def settled(counters: Counters) -> int:
-    """The rows and removals of which the run knows the outcome."""
-    rows = counters.written + counters.failed + counters.unchanged + counters.skipped
-    return rows + counters.deleted + counters.delete_failed + counters.delete_skipped
+    with Progress(*columns, TimeElapsedColumn(), console=session.err, transient=True) as progress:
+        yield _Bar(progress, slug)

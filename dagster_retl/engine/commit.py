@@ -58,14 +58,12 @@ class Books:
     def nothing_sent(self) -> Counters:
         """The counters of a run of which no answer is known yet."""
         planned = self.counters
-        to_send = planned.read - planned.failed - planned.unchanged - planned.skipped
-        return replace(planned, skipped=planned.skipped + to_send, delete_skipped=planned.removed)
+        return replace(planned, skipped=planned.skipped + planned.due, delete_skipped=planned.removed)
 
     def nothing_known(self) -> Counters:
         """The counters of a run whose answers cannot be read: what it was to send may have been sent."""
         planned = self.counters
-        to_send = planned.read - planned.failed - planned.unchanged - planned.skipped
-        return replace(planned, unknown=to_send, delete_unknown=planned.removed - planned.delete_skipped)
+        return replace(planned, unknown=planned.due, delete_unknown=planned.removals_due)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,14 @@ from dagster_retl.changes.snapshot import load_snapshot, overlay_accepted
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.engine.destination import Discovery
 from dagster_retl.engine.guards import contract_guard, plan_guards
+from dagster_retl.engine.phase import OnPhase, Phase
 from dagster_retl.engine.plan import Plan, sample, sample_failing
 from dagster_retl.engine.spool import Spool
 from dagster_retl.engine.stage import BLOCK_ROWS, Stage
 from dagster_retl.engine.workspace import Workspace
 from dagster_retl.errors import ConfigurationError, GuardTrippedError
 from dagster_retl.mapping.compile import compile_mapping
-from dagster_retl.model.rows import FieldType, KeyForm
+from dagster_retl.model.rows import Counters, FieldType, KeyForm
 from dagster_retl.model.runs import Guard, RunOptions
 from dagster_retl.model.sync import Sync
 from dagster_retl.sources.base import Source
@@ -49,6 +50,7 @@ class Planner:
     sql: str
     options: RunOptions
     space: Workspace
+    on_phase: OnPhase
 
     @property
     def rules(self) -> DiffRules:
@@ -64,7 +66,9 @@ class Planner:
 
     def plan(self, memory: Memory, discovery: Discovery, *, reason: str) -> Plan:
         """Read everything, decide everything. A tripped guard is in the plan, not raised."""
+        self.on_phase(Phase.EXTRACT, Counters())
         fields, rows, notes = self._stage(memory.pointer)
+        self.on_phase(Phase.DIFF, Counters())
         self._remember(memory)
         totals = diff(self.space.connection, self.rules)
         warnings = [*notes, *([f"no removals: {totals.removals_held}"] if totals.removals_held else [])]

@@ -26,15 +26,18 @@ class Recovery:
 
     def recover(self) -> None:
         """Leave no run of another holder open, no ledger unfolded, no decision pending."""
-        running = self.store.runs.list(self.sync.id, RunStatus.RUNNING, limit=200)
-        dead = {run.id for run in running if run.id != self.lease.run_id} | set(
-            self.store.ledger.unfolded(self.sync.id)
-        )
-        for run_id in sorted(dead):
+        for run_id in sorted(self._unclosed() | set(self.store.ledger.unfolded(self.sync.id))):
             self._recover_run(run_id)
         pointer = self._pointer()
         if pointer is not None and self.store.acceptances.table(self.sync.id, pointer.epoch).num_rows:
             self._fold_decisions(pointer)
+
+    def _unclosed(self) -> set[str]:
+        """Other runs that died without a word: a holder of the lease, perhaps before it said that it runs."""
+        runs, sync_id = self.store.runs, self.sync.id
+        queued = {run.id for run in runs.list(sync_id, RunStatus.QUEUED, limit=200)}
+        running = {run.id for run in runs.list(sync_id, RunStatus.RUNNING, limit=200)}
+        return (queued & {self.lease.previous_run_id} | running) - {self.lease.run_id}
 
     def _recover_run(self, run_id: str) -> None:
         plan = self.store.runs.plan_of(run_id)

@@ -29,6 +29,7 @@ from dagster_retl.engine.ending import Ending, ending_of
 from dagster_retl.engine.feed import Intents, batches
 from dagster_retl.engine.keeper import LeaseKeeper
 from dagster_retl.engine.payload import Limits, Payload
+from dagster_retl.engine.phase import OnPhase, Phase
 from dagster_retl.engine.plan import Plan, failure_message
 from dagster_retl.engine.planning import Planner
 from dagster_retl.engine.recall import Chosen, choose_pointer, recall, recall_latest
@@ -74,6 +75,7 @@ class SyncRun:
     sealer: Sealer | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     on_progress: Callable[[Counters], None] = lambda counters: None
+    on_phase: OnPhase = lambda phase, counters: None
 
     def execute(self) -> Report:
         """Run to the end. Raises what ended the run, after it was closed in the store."""
@@ -102,7 +104,7 @@ def preview(run: SyncRun) -> Plan:
     store, sync = run.store, run.sync
     with workspace(run.settings) as space, Discovery(run.connector, run.stop) as discovery:
         account = discovery.account()
-        planner = Planner(sync, run.connector, run.source, run.sql, run.options, space)
+        planner = Planner(sync, run.connector, run.source, run.sql, run.options, space, run.on_phase)
         chosen, memory = recall_latest(
             store, run.state, sync.id, lambda known: choose_pointer(sync, run.connector, account, known, run.options)
         )
@@ -122,12 +124,14 @@ class _Execution:
         self._keeper = keeper
         self._space = space
         self._closer = Closer(run.store, run.state, lease, space, keeps_history=bool(run.retention.row_history))
-        self._planner = Planner(run.sync, run.connector, run.source, run.sql, run.options, space)
+        self._planner = Planner(run.sync, run.connector, run.source, run.sql, run.options, space, run.on_phase)
 
     def execute(self) -> Report:
         self._start()
         reset = self._run.options.account_change is AccountChange.RESET
+        self._run.on_phase(Phase.RECOVER, Counters())
         Recovery(self._run.store, self._lease, self._closer, self._run.sync, reset=reset).recover()
+        self._run.on_phase(Phase.DISCOVER, Counters())
         with Discovery(self._run.connector, self._run.stop) as discovery:
             account = discovery.account()
             known = self._run.store.snapshots.pointer(self._run.sync.id)
@@ -167,6 +171,7 @@ class _Execution:
     def _make_durable(self, plan: Plan, pointer: Pointer) -> tuple[Books, Plan]:
         """Manifest, totals and early dead letters, before the first request (PROTOCOL 4)."""
         run, connector = self._run, self._run.connector
+        run.on_phase(Phase.PLAN, planned_counters(plan))
         payload = self._payload(plan)
         stored = None
         if plan.totals.send or plan.totals.removals_sent or self._forgets():
@@ -255,8 +260,9 @@ class _Execution:
             keeper=self._keeper,
             stop=run.stop,
             budget=SharedBudget(run.store.budgets, account_name(run.connector, account)),
-            on_progress=lambda delivery: self._progress(books, delivery),
+            on_progress=lambda delivery: run.on_progress(self._counters(books, delivery)),
         )
+        run.on_phase(Phase.DELIVER, books.counters)
         try:
             self._send(delivery, plan, books, pointer)
         except LeaseLostError:
@@ -291,6 +297,7 @@ class _Execution:
         )
 
     def _add_up(self, books: Books, delivery: Delivery, pointer: Pointer) -> Folded:
+        self._run.on_phase(Phase.FOLD, self._counters(books, delivery))
         folded = self._closer.fold(self._run.run_id, books, pointer)
         traffic, totals = delivery.traffic, delivery.recorder.totals
         counters = replace(
@@ -307,6 +314,7 @@ class _Execution:
         """The one transaction that ends the run (PROTOCOL 9)."""
         if not folded.counters.balanced():
             raise RetlError(f"the books of run {self._run.run_id} do not balance: {folded.counters}")
+        self._run.on_phase(Phase.COMMIT, folded.counters)
         store = self._run.store
         with store.fenced(self._lease) as conn:
             self._closer.commit(conn, self._run.run_id, folded, ending)
@@ -327,9 +335,10 @@ class _Execution:
         with store.begin() as conn:
             store.suspects.add(conn, self._run.sync.id, pointer.epoch, suspects)
 
-    def _progress(self, books: Books, delivery: Delivery) -> None:
+    def _counters(self, books: Books, delivery: Delivery) -> Counters:
+        """What is known while rows are sent."""
         totals = delivery.recorder.totals
-        counters = replace(
+        return replace(
             books.counters,
             written=totals.written,
             unconfirmed=totals.unconfirmed,
@@ -337,7 +346,6 @@ class _Execution:
             deleted=totals.deleted,
             delete_failed=totals.delete_failed,
         )
-        self._run.on_progress(counters)
 
     def _ending_of(self, error: BaseException) -> Ending:
         return ending_of(error, self._run.redact)

@@ -1,8 +1,14 @@
-"""Where a run computes: a DuckDB database and a folder of its own in the spill folder, gone when the run ends."""
+"""Where a run computes: a DuckDB database and a folder of its own in the spill folder, gone when the run ends.
+
+A run that is killed leaves its folder behind, which the next run that works there removes: an owner
+holds a lock on the file `owner` in it for as long as its process lives.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +20,12 @@ import duckdb
 from dagster_retl.engine.machine import processors, spare_memory
 from dagster_retl.errors import ErrorCode, RetlError
 from dagster_retl.model.project import EngineSettings
+
+if sys.platform != "win32":
+    import fcntl
+
+_PREFIX = "retl-run-"
+_OWNER = "owner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,7 @@ class Workspace:
 def workspace(settings: EngineSettings) -> Iterator[Workspace]:
     """Open a workspace with the memory, threads and spill folder of `engine:`."""
     folder = _folder(settings.spill)
+    lock = _own(folder)
     threads = settings.threads or processors()
     memory = settings.memory or spare_memory()
     try:
@@ -47,18 +60,54 @@ def workspace(settings: EngineSettings) -> Iterator[Workspace]:
             connection.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def _folder(spill: str | None) -> Path:
     try:
-        if spill is not None:
-            Path(spill).mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="retl-run-", dir=spill))
+        parent = Path(spill or tempfile.gettempdir())
+        parent.mkdir(parents=True, exist_ok=True)
+        for left in parent.glob(f"{_PREFIX}*"):
+            _remove_if_abandoned(left)
+        return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     except OSError as error:
         raise RetlError(
             f"the run cannot work in {spill or tempfile.gettempdir()}: {error.strerror}",
             hint="Set `engine: {spill: <a folder>}` in retl.yaml to one that can be written.",
         ) from error
+
+
+def _own(folder: Path) -> int | None:
+    """Lock the folder; the file gets its name when it is locked, so that nobody finds it free before."""
+    locked = _lock(folder / f".{_OWNER}", os.O_RDWR | os.O_CREAT)
+    if locked is not None:
+        (folder / f".{_OWNER}").rename(folder / _OWNER)
+    return locked
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    """Remove a folder whose owner is dead. Nobody knows that of one without a lock, or of another user's."""
+    locked = _lock(folder / _OWNER, os.O_RDWR)
+    if locked is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(locked)
+
+
+def _lock(file: Path, flags: int) -> int | None:
+    """A descriptor that holds the file's lock; None where that cannot be had."""
+    if sys.platform == "win32":
+        return None
+    try:
+        descriptor = os.open(file, flags | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody else has it, or this file system knows no locks
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _no_room(error: duckdb.Error, folder: Path) -> RetlError:

@@ -189,11 +189,19 @@ class Counters:
     dead_letters_opened: int = 0
     dead_letters_resolved: int = 0
 
+    @property
+    def due(self) -> int:
+        """Rows of which nothing is known yet: those that are to be sent."""
+        return self.read - self.written - self.failed - self.unchanged - self.skipped - self.unknown
+
+    @property
+    def removals_due(self) -> int:
+        """Removals of which nothing is known yet."""
+        return self.removed - self.deleted - self.delete_failed - self.delete_skipped - self.delete_unknown
+
     def balanced(self) -> bool:
         """Whether every row and every removal ended in exactly one place."""
-        rows = self.written + self.failed + self.unchanged + self.skipped + self.unknown
-        removals = self.deleted + self.delete_failed + self.delete_skipped + self.delete_unknown
-        return self.read == rows and self.removed == removals
+        return self.due == 0 and self.removals_due == 0
 
 
 @dataclass(frozen=True, slots=True)

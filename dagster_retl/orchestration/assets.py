@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import dagster as dg
 
+from dagster_retl.engine.phase import OnPhase, Phase, doing
 from dagster_retl.engine.run import Report
 from dagster_retl.errors import ConfigurationError, ErrorCode, RetlError
 from dagster_retl.model.project import Project
@@ -61,13 +62,14 @@ def sync_asset(
     *,
     retry_policy: dg.RetryPolicy = OUTAGE_RETRIES,
     on_progress: Progress | None = None,
+    on_phase: OnPhase | None = None,
 ) -> dg.AssetsDefinition:
     """The asset of a sync. Raises `ConfigurationError` for a name, owner or tag that Dagster refuses."""
 
     def execute(context: dg.AssetExecutionContext) -> Results:
         config = SyncRunConfig.model_validate(context.op_execution_context.op_config)
         with service_factory() as service:
-            yield from _Step(context, config, service, sync, retry_policy, on_progress).execute()
+            yield from _Step(context, config, service, sync, retry_policy, on_progress, on_phase).execute()
 
     try:
         return dg.multi_asset(
@@ -113,6 +115,7 @@ class _Step:
         sync: Sync,
         retry_policy: dg.RetryPolicy,
         on_progress: Progress | None,
+        on_phase: OnPhase | None,
     ) -> None:
         self._context = context
         self._config = config
@@ -120,6 +123,7 @@ class _Step:
         self._sync = sync
         self._retry_policy = retry_policy
         self._on_progress = on_progress
+        self._on_phase = on_phase
 
     def execute(self) -> Results:
         if not self._context.selected_asset_keys:
@@ -153,7 +157,13 @@ class _Step:
             dagster_run_id=self._context.run.run_id,
             dagster_step=self._sync.slug,
             on_progress=self._on_progress,
+            on_phase=self._enter,
         )
+
+    def _enter(self, phase: Phase, counters: Counters) -> None:
+        self._context.log.info(doing(phase, counters))
+        if self._on_phase is not None:
+            self._on_phase(phase, counters)
 
     def _counts_of_failed(self) -> Iterator[dg.AssetObservation]:
         """What the run did before it ended early. Yielded: events that are only logged get lost with the error."""

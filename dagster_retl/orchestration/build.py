@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from dagster_retl.engine.phase import OnPhase
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
 from dagster_retl.orchestration.alerts import alert_sensor
@@ -21,18 +22,24 @@ from dagster_retl.service import Service
 
 
 def build_definitions(
-    project: Project, *, retry_policy: dg.RetryPolicy = OUTAGE_RETRIES, on_progress: Progress | None = None
+    project: Project,
+    *,
+    retry_policy: dg.RetryPolicy = OUTAGE_RETRIES,
+    on_progress: Progress | None = None,
+    on_phase: OnPhase | None = None,
 ) -> dg.Definitions:
     """Assets, checks, schedules, sensors, resources and the job `retl_syncs` of a project.
 
     retry_policy: when Dagster tries a run again that ended because the warehouse or the
-    destination was down; other failures are not retried. on_progress: called with the counters
-    of the runs of this process. Raises `ConfigurationError` for a sync whose slug, owners or
+    destination was down; other failures are not retried. on_progress, on_phase: called with the
+    counters and phases of the runs of this process. Raises `ConfigurationError` for a sync whose slug, owners or
     tags Dagster refuses.
     """
     service_factory = service_factory_of(project)
     assets = [
-        sync_asset(project, sync, service_factory, retry_policy=retry_policy, on_progress=on_progress)
+        sync_asset(
+            project, sync, service_factory, retry_policy=retry_policy, on_progress=on_progress, on_phase=on_phase
+        )
         for sync in project.syncs
     ]
     sensors = [alert_sensor(project, service_factory), reaper_sensor(project, service_factory)]

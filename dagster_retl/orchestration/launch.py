@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from dagster_retl.engine.phase import OnPhase
 from dagster_retl.errors import RetlError
 from dagster_retl.model.project import Project
 from dagster_retl.model.runs import Run, RunOptions
@@ -27,6 +28,7 @@ def launch(
     options: RunOptions | None = None,
     *,
     on_progress: Progress | None = None,
+    on_phase: OnPhase | None = None,
     trigger: str = "cli",
 ) -> Run:
     """Run a sync and return what became of it.
@@ -35,8 +37,9 @@ def launch(
     the run is launched there and followed; otherwise it is executed in this process and recorded
     by the project's Dagster instance. A run that failed or was cancelled comes back as such, with
     its error code and message; an outage is not waited out. Ctrl-C cancels it.
-    on_progress: called with the counters while rows are sent. Raises `NotFoundError` for an
-    unknown sync, `RetlError` when Dagster did not come to running it.
+    on_progress: called with the counters while rows are sent. on_phase: called as the run enters
+    each phase, where it is executed in this process. Raises `NotFoundError` for an unknown sync,
+    `RetlError` when Dagster did not come to running it.
     """
     sync = project.sync(sync_slug)
     config = SyncRunConfig.of(options or RunOptions(), retry_outages=False)
@@ -49,7 +52,7 @@ def launch(
                 _follow(webserver, service, sync, dagster_run_id, on_progress)
             reason = f"see {url}/runs/{dagster_run_id}"
         else:
-            dagster_run_id, reason = _execute(project, sync, config, tags, on_progress)
+            dagster_run_id, reason = _execute(project, sync, config, tags, on_progress, on_phase)
         run = service.store.runs.find(dagster_run_id, sync.slug)
     if run is None:
         raise RetlError(f"Dagster run {dagster_run_id} ended before sync {sync.name!r} began: {reason}")
@@ -57,10 +60,15 @@ def launch(
 
 
 def _execute(
-    project: Project, sync: Sync, config: SyncRunConfig, tags: dict[str, str], on_progress: Progress | None
+    project: Project,
+    sync: Sync,
+    config: SyncRunConfig,
+    tags: dict[str, str],
+    on_progress: Progress | None,
+    on_phase: OnPhase | None,
 ) -> tuple[str, str]:
     """Execute a run here; the Dagster run's id, and why it failed if it did."""
-    definitions = build_definitions(project, on_progress=on_progress)
+    definitions = build_definitions(project, on_progress=on_progress, on_phase=on_phase)
     with open_instance(project.base) as instance:
         result = definitions.resolve_job_def(JOB_NAME).execute_in_process(
             run_config=run_config(sync, config) | {"loggers": _QUIET},

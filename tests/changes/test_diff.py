@@ -136,6 +136,14 @@ def test_a_suspect_that_left_the_query_is_removed_in_mirror(world: World) -> Non
     assert world.sends() == [("delete", "maybe")]
 
 
+def test_a_removal_that_may_still_land_is_not_repeated_once_the_snapshot_lacks_the_key(world: World) -> None:
+    world.suspect("gone", REMOVED)
+    assert world.diff(SyncMode.MIRROR).removed == 0
+    world.suspect("gone", "A")
+    world.diff(SyncMode.MIRROR)
+    assert world.sends() == [("delete", "gone")]
+
+
 def test_upsert_removes_nothing(world: World) -> None:
     world.remember("gone")
     assert world.diff().removed == 0

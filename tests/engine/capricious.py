@@ -45,12 +45,16 @@ class Sent:
 
 
 class Capricious(FaultServer):
-    """See the module. `sent` gets each row of each request as it arrives."""
+    """See the module. `sent` gets each row of each request as it arrives.
+
+    only: ignore requests whose header `X-World` is another: those of worlds that are no more.
+    """
 
     def __init__(self, rules: Rules) -> None:
         super().__init__(rules)
         self.sent: Callable[[Sent], None] = lambda row: None
         self.wipe = False
+        self.only: str | None = None
         self.paused = threading.Event()
         self._resume = threading.Event()
         self._client = 0
@@ -84,6 +88,8 @@ class Capricious(FaultServer):
         self._resume.set()
 
     def answer(self, request: Received) -> tuple[Reply | None, Trouble | None]:
+        if self.only is not None and request.headers.get("x-world") != self.only:
+            return None, None
         if self.wipe:
             self._lose_everything()
         for row in rows_of(request):

@@ -1,12 +1,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+from capricious import Capricious
+from crash_kinds import Kind
 from nursery import Nursery
+from scenarios import Prepare, Scenario
 
 
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     with Nursery() as made:
         yield made
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, nursery: Nursery, request: pytest.FixtureRequest) -> Iterator[Prepare]:
+    """Makes the scenario of a kind of run, with a store on SQLite or on Postgres."""
+    with ExitStack() as stack:
+
+        def make(kind: Kind, *, postgres: bool = False) -> Scenario:
+            store = str(request.getfixturevalue("postgres_url")) if postgres else None
+            scenario = Scenario(kind, tmp_path, stack.enter_context(Capricious(kind.rules)), nursery, store)
+            scenario.prepare()
+            return scenario
+
+        yield make

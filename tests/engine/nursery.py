@@ -14,13 +14,16 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from points import Points
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import DBAPIError
 from worlds import project_of
 
 from dagster_retl.errors import RetlError
@@ -31,8 +34,8 @@ HERE = Path(__file__).parent
 
 _IMPORTED_LATE = (
     "_strptime", "alembic.command", "anyio", "certifi", "concurrent.futures.thread", "dagster_retl.connectors.http",
-    "httpcore", "pandas", "psutil", "pyarrow.pandas_compat", "pytz",
-    "sqlalchemy.dialects.sqlite", "sqlglot.dialects.duckdb",
+    "httpcore", "pandas", "psutil", "psycopg", "pyarrow.pandas_compat", "pytz",
+    "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite", "sqlglot.dialects.duckdb",
 )  # fmt: skip
 
 
@@ -95,6 +98,15 @@ class Nursery:
         self._process.communicate()
 
 
+def stands_still(pid: int) -> bool:
+    """Whether all threads of a process are stopped; the last of them may be in the middle of a system call."""
+    try:
+        tasks = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):  # one of them ended this very moment
+        return False
+    return set(tasks) == {"T"}
+
+
 def _die_at(engine: Engine, moment: int) -> None:
     """Kill this process when it begins or commits its n-th transaction: right before that, and right after the last."""
     moments = itertools.count()
@@ -108,24 +120,46 @@ def _die_at(engine: Engine, moment: int) -> None:
 
 
 def _run(command: Mapping[str, Any]) -> str | None:
-    """The sync `things` of a folder; options: as the store writes them; die_at: see `_die_at`.
+    """The sync `things` of a folder, as `project_of` says it, with another `store` if need be.
 
+    options: as the store writes them. die_at: see `_die_at`. kill_at, pause_at, record: see `_at_points`.
     forget: not a run, but the erasing of these key fields.
     """
-    project = project_of(
-        Path(command["folder"]), command["url"], config=command.get("config"), **command.get("sync", {})
-    )
+    folder = Path(command["folder"])
+    project = project_of(folder, command["url"], config=command.get("config"), **command.get("sync", {}))
+    if command.get("store"):
+        project = project.model_copy(update={"store": command["store"]})
     with Service(project) as service:
         if command.get("die_at") is not None:
             _die_at(service.store.engine, command["die_at"])
+        points = Points(_at_points(command), alone=command.get("pause_at") is not None)
+        points.watch(service.store.engine, service.state.folder)
         try:
             if "forget" in command:
                 service.forget({"things": command["forget"]}, actor="me")
             else:
-                service.run("things", options_from_json(command.get("options", {})))
+                service.run("things", options_from_json(command.get("options", {})), on_phase=points.enter)
         except RetlError as error:
             return str(error.code)
+        except DBAPIError:
+            return "the store's connection was lost"
     return None
+
+
+def _at_points(command: Mapping[str, Any]) -> Callable[[str], None]:
+    """What to do at the points of a run. record: append their names to this file."""
+    signals = {command.get("kill_at"): signal.SIGKILL, command.get("pause_at"): signal.SIGSTOP}
+    record = command.get("record")
+
+    def reached(name: str) -> None:
+        if record is not None:
+            with Path(record).open("a") as names:
+                names.write(f"{name}\n")
+        if name in signals:
+            # Of all threads this one takes it at once: not a step beyond the point.
+            signal.pthread_kill(threading.get_ident(), signals[name])
+
+    return reached
 
 
 def _say(**words: Any) -> None:

@@ -212,6 +212,14 @@ def test_a_suspect_that_agrees_with_the_snapshot_says_nothing_once_it_is_settled
     assert fold.cleared_suspects(ledger.connection, STARTED) == [0]
 
 
+def test_a_settled_removal_says_nothing_of_a_key_that_the_snapshot_lacks(ledger: Ledger) -> None:
+    ledger.remember("kept", "A")
+    for number, (key, until) in enumerate([("gone", EARLY), ("gone", LATE), ("kept", EARLY)]):
+        ledger.suspect(number, key, REMOVED, until)
+    ledger.fold()
+    assert fold.cleared_suspects(ledger.connection, STARTED) == [0]
+
+
 STATUSES = st.one_of(st.none(), st.just(""), st.sampled_from(list(Status)))
 KEYS = "abcdef"
 CONTENTS = st.sampled_from(["A", "B", REMOVED, DELETED])

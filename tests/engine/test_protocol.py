@@ -231,6 +231,17 @@ class TestRules5And6Suspects:
             run(made)
             assert sorted(made.records) == ["1", "2"]
 
+    def test_a_removal_without_an_answer_is_repeated_until_it_has_one(self, tmp_path: Path) -> None:
+        with late_world(tmp_path, sync_mode="mirror") as made:
+            made.put((1, "a", 1), (2, "b", 1))
+            made.run()
+            made.sql("DELETE FROM t WHERE id = 1")
+            script(made, *["late"] * 4)
+            assert [run(made).removed for _ in range(3)] == [1, 1, 0]
+            rest(made)
+            run(made)
+            assert store(made, "SELECT count(*) FROM suspects") == [(0,)]
+
     def test_the_suspects_move_with_the_snapshot_to_another_account_id(self, tmp_path: Path) -> None:
         with late_world(tmp_path) as made:
             made.put((1, "A", 1))

@@ -18,6 +18,7 @@ from scene import Scene
 
 import dagster_retl
 from dagster_retl import Project, Service
+from dagster_retl.engine.phase import Phase
 from dagster_retl.errors import NotFoundError, RetlError
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import RunOptions, RunStatus
@@ -34,10 +35,18 @@ def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_launched_run_is_in_the_projects_instance(scene: Scene, capfd: pytest.CaptureFixture[str]) -> None:
     seen: list[Counters] = []
-    run = launch(scene.project(), "people", RunOptions(limit=4), on_progress=seen.append)
+    phases: list[Phase] = []
+    run = launch(
+        scene.project(),
+        "people",
+        RunOptions(limit=4),
+        on_progress=seen.append,
+        on_phase=lambda phase, _: phases.append(phase),
+    )
     assert (run.status, run.counters.written, run.trigger) == (RunStatus.SUCCEEDED, 4, "cli")
     assert capfd.readouterr() == ("", "")
     assert seen[-1].written == 4
+    assert phases == list(Phase)
     with open_instance(scene.folder) as instance:
         assert run.dagster_run_id is not None
         record = instance.get_run_by_id(run.dagster_run_id)

@@ -75,6 +75,13 @@ def test_a_run_materializes_with_its_counts(scene: Scene, instance: dg.DagsterIn
     assert (run.id, run.trigger, run.status) == (metadata["retl/run_id"], "cli", RunStatus.SUCCEEDED)
 
 
+def test_the_log_says_what_the_run_is_doing(scene: Scene, instance: dg.DagsterInstance) -> None:
+    result = execute(scene.project(), instance)
+    said = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    words = [words for words in said if words in ("reading the query", "sending 10 rows", "closing the run")]
+    assert words == ["reading the query", "sending 10 rows", "closing the run"]
+
+
 def test_a_second_run_has_nothing_to_write(scene: Scene, instance: dg.DagsterInstance) -> None:
     project = scene.project()
     execute(project, instance)
