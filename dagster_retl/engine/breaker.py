@@ -56,9 +56,14 @@ class Breaker:
 
 
 class RefusalWatch:
-    """Stops a run whose first rows are all refused for one reason: that is a mistake, not bad rows."""
+    """Stops a run whose first rows are all refused for one reason: that is a mistake, not bad rows.
 
-    def __init__(self, rows: int = 100, *, enabled: bool = True) -> None:
+    stops: false where somebody overrode the guard; then `overridden` says what it would have stopped.
+    """
+
+    def __init__(self, rows: int = 100, *, enabled: bool = True, stops: bool = True) -> None:
+        self.overridden: GuardTrippedError | None = None
+        self._stops = stops
         self._rows = rows
         self._reasons: Counter[tuple[str, str | None]] = Counter()
         self._watching = enabled
@@ -76,11 +81,14 @@ class RefusalWatch:
             self._watching = False
             code, vendor_code = next(iter(self._reasons))
         message = next(answer.fault.message for answer in answers if answer.fault is not None)
-        raise GuardTrippedError(
+        error = GuardTrippedError(
             f"the first {refused} rows were all refused with {vendor_code or code}: {message}",
             guard="failures",
             hint="Mend the mapping or the destination; `--override failures` sends the rest all the same.",
         )
+        if self._stops:
+            raise error
+        self.overridden = error
 
     def _count(self, answers: Sequence[Answer]) -> None:
         for answer in answers:

@@ -18,6 +18,7 @@ from dagster_retl.engine.budget import RateBudget
 from dagster_retl.engine.concurrency import Gate
 from dagster_retl.engine.dispatch import DirectWriter, Dispatch, HttpWriter, Writer
 from dagster_retl.engine.feed import NumberedBatch
+from dagster_retl.engine.guards import override_note
 from dagster_retl.engine.keeper import LeaseKeeper
 from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.recorder import Answered, Recorder
@@ -42,6 +43,7 @@ class Target:
     manifest: str
     gone_is_failure: bool = False
     watch_refusals: bool = True
+    stop_at_refusals: bool = True
     ahead: bool = False
 
 
@@ -63,6 +65,7 @@ class Delivery:
     budget: RateBudget | None = None
     on_progress: Callable[[Delivery], None] = lambda delivery: None
     traffic: Traffic = field(default_factory=Traffic)
+    _notes: list[str] = field(default_factory=list)
     _failure: BaseException | None = None
     _marked: dict[int, NumberedBatch] = field(default_factory=dict)
     _unrecorded: dict[int, NumberedBatch] = field(default_factory=dict)
@@ -78,7 +81,8 @@ class Delivery:
     def warnings(self) -> tuple[str, ...]:
         """What people should know of how it went."""
         waited = self.traffic.waited
-        return (f"waited {waited:,.0f} s for the destination's rate limit",) if waited >= 1 else ()
+        pause = [f"waited {waited:,.0f} s for the destination's rate limit"] if waited >= 1 else []
+        return (*self._notes, *pause)
 
     @property
     def sent_unrecorded(self) -> Sequence[NumberedBatch]:
@@ -88,7 +92,7 @@ class Delivery:
         """Send all batches. Raises the error that ended the run early, `CancelledError` among them."""
         connector = self.target.connector
         breaker = Breaker(connector.batch_rows)
-        watch = RefusalWatch(enabled=self.target.watch_refusals)
+        watch = RefusalWatch(enabled=self.target.watch_refusals, stops=self.target.stop_at_refusals)
         waiting: queue.Queue[NumberedBatch | None] = queue.Queue(maxsize=workers)
         writer = self._writers(workers)
         threads = [
@@ -104,6 +108,7 @@ class Delivery:
             self._wait([feeder, *threads])
         finally:
             self._give_back()
+            self._notes = [override_note(watch.overridden)] if watch.overridden else []
             self.traffic.waited = self._pacer.paused
 
     def _writers(self, workers: int) -> Callable[[], Writer]:

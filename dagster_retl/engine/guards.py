@@ -15,6 +15,11 @@ FEW_DELETES = 10
 """As many removals never trip the share of the `deletes` guard."""
 
 
+def override_note(guard: GuardTrippedError) -> str:
+    """What the result of a run says about a guard that somebody overrode."""
+    return f"guard `{guard.guard}` was overridden: {guard.message}"
+
+
 def account_guard(known_id: str, known_name: str, account: Account) -> GuardTrippedError:
     """The destination reaches another account than the one that the snapshot was delivered to."""
     return GuardTrippedError(

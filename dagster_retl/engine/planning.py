@@ -13,7 +13,7 @@ from dagster_retl.changes.keys import key_of
 from dagster_retl.changes.snapshot import load_snapshot, overlay_accepted
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.engine.destination import Discovery
-from dagster_retl.engine.guards import contract_guard, plan_guards
+from dagster_retl.engine.guards import contract_guard, override_note, plan_guards
 from dagster_retl.engine.phase import OnPhase, Phase
 from dagster_retl.engine.plan import Plan, sample, sample_failing
 from dagster_retl.engine.spool import Spool
@@ -64,21 +64,26 @@ class Planner:
             keyed=bool(self.sync.key_fields),
         )
 
-    def plan(self, memory: Memory, discovery: Discovery, *, reason: str) -> Plan:
-        """Read everything, decide everything. A tripped guard is in the plan, not raised."""
+    def plan(self, memory: Memory, discovery: Discovery, *, reason: str, notes: Sequence[str] = ()) -> Plan:
+        """Read everything, decide everything. A tripped guard is in the plan, not raised; an overridden one, a note.
+
+        notes: what people should know besides.
+        """
         self.on_phase(Phase.EXTRACT, Counters())
-        fields, rows, notes = self._stage(memory.pointer)
+        fields, rows, of_source = self._stage(memory.pointer)
         self.on_phase(Phase.DIFF, Counters())
         self._remember(memory)
         totals = diff(self.space.connection, self.rules)
-        warnings = [*notes, *([f"no removals: {totals.removals_held}"] if totals.removals_held else [])]
+        tripped = self._tripped(fields, totals, memory.pointer, discovery)
+        overridden = [guard for guard in tripped if Guard(guard.guard) in self.options.overrides]
+        held = [f"no removals: {totals.removals_held}"] if totals.removals_held else []
         return Plan(
             totals=totals,
             batches=0,
             samples=sample(self.space.connection, rows, fields, self.connector.spec.wire_form),
             failing=sample_failing(self.space.connection),
-            guards=self._guards(fields, totals, memory.pointer, discovery),
-            warnings=warnings,
+            guards=[guard for guard in tripped if guard not in overridden],
+            warnings=[*notes, *of_source, *held, *map(override_note, overridden)],
             reason=reason,
             fields=fields,
             rows=rows,
@@ -122,7 +127,7 @@ class Planner:
         if memory.accepted.num_rows:
             overlay_accepted(connection)
 
-    def _guards(
+    def _tripped(
         self, fields: tuple[FieldType, ...], totals: PlanTotals, pointer: Pointer, discovery: Discovery
     ) -> list[GuardTrippedError]:
         tripped = list(
@@ -133,4 +138,4 @@ class Planner:
         if totals.send or totals.removals_sent:
             contract = contract_guard(self.sync, fields, discovery.fields(self.sync.object_name))
             tripped = [contract, *tripped] if contract else tripped
-        return [guard for guard in tripped if Guard(guard.guard) not in self.options.overrides]
+        return tripped

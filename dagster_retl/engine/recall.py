@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dagster_retl.changes.fingerprint import FINGERPRINT_VERSION
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.engine.epoch import epoch_of
-from dagster_retl.engine.guards import account_guard
+from dagster_retl.engine.guards import account_guard, override_note
 from dagster_retl.engine.planning import Memory
 from dagster_retl.errors import ConfigurationError, StateMissingError
 from dagster_retl.model.rows import Account
@@ -62,12 +62,14 @@ def recall(store: Store, state: State, pointer: Pointer, *, epoch: str | None = 
 class Chosen:
     """The snapshot that a run works against, and why, in words.
 
-    moved_from: the epoch that it was of so far, where all that belongs to it comes along.
+    moved_from: the epoch that it was of so far, where all that belongs to it comes along. notes: what the
+    run's result says of it.
     """
 
     pointer: Pointer
     reason: str
     moved_from: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def choose_pointer(
@@ -102,8 +104,9 @@ def choose_pointer(
 def _other_account(
     sync: Sync, connector: AnyConnector, account: Account, known: Pointer, blank: Pointer, options: RunOptions
 ) -> Chosen:
+    other = account_guard(known.account_id, known.account_name, account)
     if Guard.ACCOUNT in options.overrides:
-        return Chosen(blank, "another account: the snapshot starts empty")
+        return Chosen(blank, "another account: the snapshot starts empty", notes=(override_note(other),))
     same_otherwise = epoch_of(sync, connector, Account(known.account_id, known.account_name)) == known.epoch
     if options.account_change is AccountChange.KEEP_SNAPSHOT and same_otherwise:
         moved = replace(
@@ -114,5 +117,6 @@ def _other_account(
             identity=blank.identity,
             stale=options.full_refresh or known.stale,
         )
-        return Chosen(moved, "another account id, the same data", moved_from=known.epoch)
-    raise account_guard(known.account_id, known.account_name, account)
+        notes = (f"the snapshot was kept for another account id: {known.account_id} is now {account.id}",)
+        return Chosen(moved, "another account id, the same data", moved_from=known.epoch, notes=notes)
+    raise other

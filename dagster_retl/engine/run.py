@@ -108,7 +108,7 @@ def preview(run: SyncRun) -> Plan:
         chosen, memory = recall_latest(
             store, run.state, sync.id, lambda known: choose_pointer(sync, run.connector, account, known, run.options)
         )
-        plan = planner.plan(memory, discovery, reason=chosen.reason)
+        plan = planner.plan(memory, discovery, reason=chosen.reason, notes=chosen.notes)
     if not store.ledger.unfolded(sync.id):
         return plan
     note = "a run was interrupted or is under way: rows that it delivered may be named here once more"
@@ -140,7 +140,7 @@ class _Execution:
             self._move(chosen)
             self._mark_stale(pointer, known)
             memory = recall(self._run.store, self._run.state, pointer)
-            plan = self._planner.plan(memory, discovery, reason=chosen.reason)
+            plan = self._planner.plan(memory, discovery, reason=chosen.reason, notes=chosen.notes)
         if plan.guards:
             raise plan.guards[0]
         books, plan = self._make_durable(plan, pointer)
@@ -253,7 +253,8 @@ class _Execution:
                 run.sync.key_fields,
                 books.manifest or "",
                 gone_is_failure=run.sync.on_missing == "fail",
-                watch_refusals=Guard.FAILURES not in run.options.overrides and plan.batches > 1,
+                watch_refusals=plan.batches > 1,
+                stop_at_refusals=Guard.FAILURES not in run.options.overrides,
                 ahead=run.connector.idempotent(self._planner.rules.operation),
             ),
             recorder=recorder,

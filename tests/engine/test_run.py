@@ -302,6 +302,15 @@ def test_a_changed_object_starts_a_new_epoch(upsert: World) -> None:
         assert len(moved.service.dead_letters()) == 1
 
 
+def repoint(made: World) -> None:
+    """The same service under another name, which is another account."""
+    other = made.http.url.replace("127.0.0.1", "localhost")
+    destination = made.project.destinations["http_service"]
+    config = {**destination.config, "url": f"{other}/v1/{{object}}"}
+    moved = {"http_service": destination.model_copy(update={"config": config})}
+    made.service.project = made.project.model_copy(update={"destinations": moved})
+
+
 class TestGuards:
     def test_too_many_deletes(self, mirror: World) -> None:
         mirror.put(*[(n, f"n{n}", n) for n in range(100)])
@@ -312,7 +321,9 @@ class TestGuards:
         run = mirror.service.runs()[0]
         assert (run.status, run.error_code, run.guard) == (RunStatus.FAILED, "GUARD_TRIPPED", "deletes")
         assert len(mirror.records) == 100
-        assert mirror.run(overrides=frozenset({Guard.DELETES})).run.counters.deleted == 20
+        run = mirror.run(overrides=frozenset({Guard.DELETES})).run
+        assert run.counters.deleted == 20
+        assert any("`deletes` was overridden: 20 of 100 records" in warning for warning in run.warnings)
 
     def test_an_empty_source(self, mirror: World) -> None:
         mirror.put((1, "a", 1))
@@ -340,20 +351,28 @@ class TestGuards:
             assert run.guard == "failures"
             assert 100 <= run.counters.failed < 300
             balanced(made)
+            run = made.run(overrides=frozenset({Guard.FAILURES})).run
+            assert run.counters.failed == 1_000
+            assert any("`failures` was overridden: the first 1" in warning for warning in run.warnings)
 
     def test_another_account(self, upsert: World, tmp_path: Path) -> None:
         upsert.put((1, "a", 1))
         upsert.run()
-        other = upsert.http.url.replace("127.0.0.1", "localhost")
-        config = dict(upsert.project.destinations["http_service"].config)
-        config["url"] = f"{other}/v1/{{object}}"
-        destination = upsert.project.destinations["http_service"].model_copy(update={"config": config})
-        project = upsert.project.model_copy(update={"destinations": {"http_service": destination}})
-        upsert.service.project = project
+        repoint(upsert)
         with pytest.raises(GuardTrippedError, match="now reaches account") as caught:
             upsert.run()
         assert "--reset" in str(caught.value)
-        assert upsert.run(account_change=AccountChange.KEEP_SNAPSHOT).run.counters.unchanged == 1
+        run = upsert.run(account_change=AccountChange.KEEP_SNAPSHOT).run
+        assert run.counters.unchanged == 1
+        assert any("the snapshot was kept" in warning for warning in run.warnings)
+
+    def test_another_account_whatever_it_is(self, upsert: World) -> None:
+        upsert.put((1, "a", 1))
+        upsert.run()
+        repoint(upsert)
+        run = upsert.run(overrides=frozenset({Guard.ACCOUNT})).run
+        assert run.counters.written == 1
+        assert any("`account` was overridden" in warning for warning in run.warnings)
 
 
 def test_refused_credentials_end_the_run_without_dead_letters(tmp_path: Path) -> None:
