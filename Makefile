@@ -23,6 +23,7 @@ test-all: $(STAMP) ## run all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadscope
 
 bench: $(STAMP) ## measure speed and memory beside other tools (about three minutes)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@$(BIN)/python benchmarks/bench.py
 
 check: $(STAMP) ## lint, types, layers

@@ -1,6 +1,7 @@
 """Driver: a sync of this project, by the same door that the command line and Dagster use.
 
-Settings: folder, warehouse (URL), destination (URL), batch_rows, concurrency; optional: one_by_one, rate_limit.
+Settings: folder, warehouse (URL), destination (URL), batch_rows, concurrency; optional: one_by_one, rate_limit,
+connect_args.
 With `extract_only` the query is read through the same source, and nothing else is done.
 """
 
@@ -46,7 +47,7 @@ def project(settings: Mapping[str, Any]) -> Project:
     return Project(
         store=f"sqlite:///{folder / 'retl.db'}",
         state=str(folder / "state"),
-        warehouses={"default": {"url": settings["warehouse"]}},
+        warehouses={"default": {"url": settings["warehouse"], "connect_args": settings.get("connect_args", {})}},
         destinations={"service": {"connector": "http", "config": config}},
         syncs=[Sync.model_validate(definition)],
         base=folder,

@@ -1,4 +1,4 @@
-"""From outcomes to Markdown, JSON and, where matplotlib is installed, a picture."""
+"""From outcomes to Markdown, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from cases import Goal, Outcome
-from running import BARE, Result
+from running import BARE, OURS, Result
 
 _COLUMNS = (
     "tool",
@@ -83,30 +82,39 @@ def _goal(outcome: Outcome, goal: Goal) -> str:
 
 
 def write(outcomes: Sequence[Outcome], folder: Path, where: str) -> str:
-    """Write `report.md`, `results.json` and perhaps `rates.svg` to a folder; returns the Markdown."""
+    """Write `report.md`, `results.json` and `rates.svg` to a folder; returns the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     text = markdown(outcomes, where)
     (folder / "report.md").write_text(text)
     found = {"machine": where, "outcomes": [asdict(outcome) for outcome in outcomes]}
     (folder / "results.json").write_text(json.dumps(found, indent=1))
-    if find_spec("matplotlib"):
-        _plot(outcomes, folder / "rates.svg")
+    plot(outcomes, folder / "rates.svg")
     return text
 
 
-def _plot(outcomes: Sequence[Outcome], file: Path) -> None:
-    """Rows a second of each tool, a panel for each case that compares tools."""
+def plot(outcomes: Sequence[Outcome], file: Path) -> None:
+    """Rows a second of each tool, a panel for each case in which tools send rows."""
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("svg")
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    compared = [outcome for outcome in outcomes if len({result.tool for result in outcome.results}) > 1]
+    compared = [outcome for outcome in outcomes if any(result.tool == BARE.name for result in outcome.results)]
     if not compared:
         return
-    figure, panels = pyplot.subplots(len(compared), 1, figsize=(8, 1.8 * len(compared)), squeeze=False)
+    figure, panels = pyplot.subplots(len(compared), 1, figsize=(8, 1.6 * len(compared)), squeeze=False)
     for panel, outcome in zip(panels[:, 0], compared, strict=True):
-        shown = [result for result in outcome.results if result.seconds]
-        panel.barh([result.tool for result in shown], [result.rate for result in shown])
-        panel.set_title(outcome.title, fontsize=8)
-        panel.invert_yaxis()
+        _bars(panel, outcome)
     figure.tight_layout()
-    figure.savefig(file)
+    figure.savefig(file, metadata={"Date": None})
+
+
+def _bars(panel: Any, outcome: Outcome) -> None:
+    shown = [result for result in outcome.results if result.seconds]
+    colors = ["#4f46e5" if result.tool == OURS.name else "#c7c9d1" for result in shown]
+    bars = panel.barh([result.tool for result in shown], [result.rate for result in shown], color=colors)
+    panel.bar_label(bars, labels=[f"{result.rate:,.0f}" for result in shown], padding=4, fontsize=8)
+    panel.set_title(f"{outcome.title}: rows/s", fontsize=9, loc="left")
+    panel.margins(x=0.12)
+    panel.invert_yaxis()
+    panel.xaxis.set_visible(False)
+    panel.spines[["top", "right", "bottom"]].set_visible(False)
+    panel.tick_params(left=False, labelsize=8)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-ENOUGH_MEMORY = 128_000_000
+ENOUGH_MEMORY = 96_000_000
 """Bytes with which the embedded compute engine is as fast as with more: beyond them it works on the disk."""
 _SHARE = 8
 _LEAST_MEMORY = 64_000_000

@@ -30,7 +30,7 @@ NUMBER = "retl:n"
 """The column of a spooled row's number, beside the mapped fields, whatever these are called."""
 
 
-BLOCK_ROWS = 32_768
+BLOCK_ROWS = 16_384
 """Rows of a block: many enough that what each block costs by itself does not count, few enough to hold several."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import duckdb
@@ -30,12 +31,17 @@ _ROWS = "retl_rows"
 
 
 class Sandbox:
-    """One connection, for one thread. Close it, or use it in a `with`."""
+    """One connection, for one thread, opened when it is first needed: most mappings only copy columns.
 
-    def __init__(self) -> None:
-        self._connection = duckdb.connect(":memory:", config=_CONFIGURATION)
-        self._connection.execute("SET TimeZone = 'UTC'")
-        self._connection.execute("SET lock_configuration = true")
+    Close it, or use it in a `with`.
+    """
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(":memory:", config=_CONFIGURATION)
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET lock_configuration = true")
+        return connection
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +51,8 @@ class Sandbox:
 
     def close(self) -> None:
         """Let go of the connection; a second time does nothing."""
-        self._connection.close()
+        if "_connection" in self.__dict__:
+            self._connection.close()
 
     def parsed(self, expression: str) -> dict[str, Any]:
         """DuckDB's own parse of `SELECT (expression)`; `error` in it says whether there is none."""

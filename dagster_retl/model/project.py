@@ -171,7 +171,7 @@ class EngineSettings(Definition):
     """What a run may use of this machine."""
 
     memory: ByteSize | None = None
-    """Bytes of memory for the embedded compute engine; unset: an eighth of what there is, 128MB at most."""
+    """Bytes of memory for the embedded compute engine; unset: an eighth of what there is, 96MB at most."""
     threads: int | None = Field(None, ge=1, le=256)
     """Threads of the embedded compute engine; unset: as many as there are processors."""
     spill: str | None = None

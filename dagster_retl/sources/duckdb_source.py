@@ -23,7 +23,7 @@ from dagster_retl.sources.base import (
     require_columns,
 )
 
-MEMORY = "256MB"
+MEMORY = "128MB"
 """What a query may take, unless `connect_args` say otherwise; beyond it DuckDB works on the disk."""
 
 _AS_TEXT = frozenset({"enum", "bit", "bignum", "interval", "time with time zone", "union", "null"})

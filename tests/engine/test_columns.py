@@ -61,8 +61,8 @@ def test_an_error_of_any_item_is_raised_and_ends_the_reading() -> None:
 
 
 def test_memory_is_a_share_of_what_a_container_may_take(tmp_path: Path) -> None:
-    (tmp_path / "memory.max").write_text("800000000\n")
-    assert spare_memory(tmp_path) == 100_000_000
+    (tmp_path / "memory.max").write_text("640000000\n")
+    assert spare_memory(tmp_path) == 80_000_000
     (tmp_path / "memory.max").write_text("100000000\n")
     assert spare_memory(tmp_path) == 64_000_000
     (tmp_path / "memory.max").write_text("max\n")
