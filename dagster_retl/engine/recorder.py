@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -30,6 +31,8 @@ from dagster_retl.store.store import Store
 
 GROUP = 64
 """How many submissions share a transaction at most."""
+GATHERING = 0.003
+"""Seconds to wait for others to share a transaction, where nobody waits for it before sending the next batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +84,27 @@ class Recorder:
     """Writes intents, answers and dead letters, fenced by the run's lease."""
 
     def __init__(
-        self, store: Store, lease: Lease, *, epoch: str, settle: float, redact: Redactor, sealer: Sealer | None = None
+        self,
+        store: Store,
+        lease: Lease,
+        *,
+        epoch: str,
+        settle: float,
+        redact: Redactor,
+        sealer: Sealer | None = None,
+        gathering: float = 0.0,
     ) -> None:
-        """sealer: encrypts the documents of refused rows, which are kept then."""
+        """sealer: encrypts the documents of refused rows, which are kept then.
+
+        gathering: seconds to wait for others to share a transaction.
+        """
         self._store = store
         self._lease = lease
         self._epoch = epoch
         self._settle = timedelta(seconds=settle)
         self._redact = redact
         self._sealer = sealer
+        self._gathering = gathering
         self._queue: queue.SimpleQueue[_Submission | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="retl-recorder", daemon=True)
@@ -129,9 +144,10 @@ class Recorder:
 
     def _group(self, first: _Submission) -> tuple[list[_Submission], bool]:
         group = [first]
+        until = time.monotonic() + self._gathering
         while len(group) < GROUP:
             try:
-                submission = self._queue.get_nowait()
+                submission = self._queue.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 break
             if submission is None:

@@ -33,7 +33,7 @@ from dagster_retl.engine.phase import OnPhase, Phase
 from dagster_retl.engine.plan import Plan, failure_message
 from dagster_retl.engine.planning import Planner
 from dagster_retl.engine.recall import Chosen, choose_pointer, recall, recall_latest
-from dagster_retl.engine.recorder import Recorder
+from dagster_retl.engine.recorder import GATHERING, Recorder
 from dagster_retl.engine.recovery import Recovery
 from dagster_retl.engine.sealing import Sealer
 from dagster_retl.engine.suspicion import suspects_of
@@ -243,9 +243,11 @@ class _Execution:
 
     def _deliver(self, plan: Plan, books: Books, pointer: Pointer, account: Account) -> tuple[Folded, Ending]:
         run = self._run
+        ahead = run.connector.idempotent(self._planner.rules.operation)
         recorder = Recorder(
-            run.store, self._lease, epoch=pointer.epoch, settle=books.settle, redact=run.redact, sealer=run.sealer
-        )
+            run.store, self._lease, epoch=pointer.epoch, settle=books.settle, redact=run.redact, sealer=run.sealer,
+            gathering=GATHERING if ahead else 0.0,
+        )  # fmt: skip
         delivery = Delivery(
             target=Target(
                 run.connector,
@@ -255,7 +257,7 @@ class _Execution:
                 gone_is_failure=run.sync.on_missing == "fail",
                 watch_refusals=plan.batches > 1,
                 stop_at_refusals=Guard.FAILURES not in run.options.overrides,
-                ahead=run.connector.idempotent(self._planner.rules.operation),
+                ahead=ahead,
             ),
             recorder=recorder,
             keeper=self._keeper,
