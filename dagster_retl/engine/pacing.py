@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -19,6 +20,8 @@ LONGEST_WAIT = 60.0
 _AHEAD = 0.05
 """Seconds of the budget that one process takes at a time: they are lost to the others if it does not use them."""
 _MOST_TOKENS = 20
+_STORE_TIMES = 4
+"""A store that is slow to answer is asked for so many times what is used meanwhile."""
 _SLEEPS_WELL = 0.02
 """Seconds: sleeping that long again costs less than the refusal that it prevents."""
 _LOOK_EVERY = 1.0
@@ -45,7 +48,8 @@ class Pacer:
         self._interval = 0.0
         self._line = 0.0
         self._chunk = 1
-        self._scarce = False
+        self._given_at = -math.inf
+        self._took = 0.0
         self._learnt: float | None = None
         self._looked_at = -_LOOK_EVERY
         self._paused_until = 0.0
@@ -177,16 +181,17 @@ class Pacer:
             self._chunk = 1
         if not self._moments and not self._reserve():
             return now
-        moment = self._moments.popleft()
-        self._scarce = moment > time.monotonic()  # which is later than `now`: reserving takes time
-        return moment
+        return self._moments.popleft()
 
     def _reserve(self) -> bool:
-        """Take moments for as many requests as are likely to use them: more, while people wait for them."""
-        if self._scarce:
-            most = min(_MOST_TOKENS, max(1, int(_AHEAD / self._interval)))
-            self._chunk = min(2 * self._chunk, most)
+        """Take moments for as many requests as are likely to use them: more, if the last were gone too soon."""
+        asked = time.monotonic()
+        if asked - self._given_at < self._chunk * self._interval:
+            ahead = max(min(_AHEAD, _MOST_TOKENS * self._interval), _STORE_TIMES * self._took)
+            self._chunk = min(2 * self._chunk, max(1, int(ahead / self._interval)))
         given = self._budget.reserve(self._chunk, rate=self._rate, burst=self._burst, margin=MARGIN)
+        self._given_at = time.monotonic()
+        self._took = min(self._given_at - asked, _LOOK_EVERY)
         if given is None:
             return False
         self._interval = given.interval
