@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from dagster_retl.changes import fold
 from dagster_retl.changes.fold import UnansweredRow
-from dagster_retl.changes.history import answered_rows, write_history
+from dagster_retl.changes.history import anything_sent, write_history
 from dagster_retl.changes.outcomes import outcome_table
 from dagster_retl.changes.snapshot import literal, load_snapshot, write_generation
 from dagster_retl.engine.ending import Ending
@@ -163,7 +163,7 @@ class Closer:
             held=held,
             acceptances=accepted,
         )
-        return self._with_history(folded, run_id) if self._keeps_history and answered_rows(connection) else folded
+        return self._with_history(folded, run_id) if self._keeps_history and anything_sent(connection) else folded
 
     def commit(self, conn: Connection, run_id: str, folded: Folded, ending: Ending) -> None:
         """Everything that ends a run, in the caller's fenced transaction. Frees no lease."""
