@@ -155,7 +155,7 @@ class Crash:
     def end(self) -> Ended:
         self._child = None
         ended = self.scenario.nursery.end()
-        self.scenario.http.script.clear()
+        self.scenario.http.calm()
         return ended
 
     def stop(self) -> None:
