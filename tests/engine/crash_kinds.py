@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from capricious import Fate
 
 from dagster_retl.model.runs import Guard, RunOptions
 from dagster_retl.testing.fake_http import Rules
@@ -25,6 +26,9 @@ BACK: Rows = {**DELIVERED, 8: "mended"}
 """As if nothing had changed after the first run: what a killed run sent must be taken back."""
 
 ALL_GUARDS = frozenset(Guard)
+
+WIRE: tuple[tuple[str, Fate], ...] = (("arrived", "kill"), ("applied", "kill_applied"), ("late", "kill_late"))
+"""Moments of a request: it has arrived, it is applied and not answered, it is applied long after its client died."""
 
 
 @dataclass(frozen=True)

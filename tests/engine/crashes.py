@@ -15,9 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
+import pyarrow.parquet as pq
 from capricious import Fate, Sent
-from crash_kinds import ALL_GUARDS, DELIVERED, WANTED
+from crash_kinds import ALL_GUARDS, DELIVERED, WANTED, WIRE
 from nursery import Ended, stands_still
 from sqlalchemy import select, text, update
 
@@ -29,11 +29,11 @@ from dagster_retl.store.schema import leases, metadata, suspects
 if TYPE_CHECKING:
     from scenarios import Scenario
 
+_BEFORE_A_REFRESH = ("start", "recover", "discover")
+"""Phases in which a refresh is not on record yet: whoever wants it has to ask again."""
+
 IN_TRANSACTION = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
 """Processes of the server whose clients stand still inside a transaction."""
-
-WIRE: tuple[tuple[str, Fate], ...] = (("arrived", "kill"), ("applied", "kill_applied"), ("late", "kill_late"))
-"""Moments of a request: it has arrived, it is applied and not answered, it is applied long after its client died."""
 
 
 @dataclass
@@ -94,14 +94,14 @@ class Crash:
 
     def kill(self, point: str, *, options: RunOptions | None = None) -> bool:
         """Run until that point, and die there; false: this run never got there, threads do as they like."""
-        place, *rest = point.split()
+        place, moment, *_, number = point.split()
         if place == "wire":
-            moment, n = rest
-            self.begin(_script(int(n), dict(WIRE)[moment]), options=options)
+            self.begin(_script(int(number), dict(WIRE)[moment]), options=options)
         else:
             self.begin(kill_at=point, options=options)
         ended = self.end()
         self.look()
+        assert not ended.killed or place in _BEFORE_A_REFRESH or self._refresh_is_known()
         return ended.killed
 
     def pause(self, point: str) -> bool:
@@ -155,7 +155,7 @@ class Crash:
     def end(self) -> Ended:
         self._child = None
         ended = self.scenario.nursery.end()
-        self.scenario.http.script.clear()
+        self.scenario.http.calm()
         return ended
 
     def stop(self) -> None:
@@ -171,10 +171,13 @@ class Crash:
 
     def next_options(self) -> RunOptions:
         """Those of a plain run; a refresh that is not on record is asked for once more."""
+        return RunOptions(overrides=ALL_GUARDS) if self._refresh_is_known() else self.scenario.kind.options
+
+    def _refresh_is_known(self) -> bool:
+        """Whether a plain run goes on with the refresh, if this is one."""
         pointer = self.service.store.snapshots.pointer(self.sync_id)
         assert pointer is not None
-        known = pointer.stale or pointer.generation != self.scenario.generation
-        return RunOptions(overrides=ALL_GUARDS) if known else self.scenario.kind.options
+        return not self.scenario.kind.refresh or pointer.stale or pointer.generation != self.scenario.generation
 
     def land(self) -> None:
         """Requests that nobody waits for any more arrive after all."""
@@ -208,11 +211,9 @@ class Crash:
         store, plan = self.service.store, self.service.store.runs.plan_of(run_id)
         assert plan is not None, "something was sent without a plan"
         manifest = self.service.state.local_path(plan["manifest"], plan["checksum"])
-        started = [batch.number for batch in store.ledger.batches(run_id) if batch.outcomes is None]
-        with duckdb.connect() as connection:
-            query = "SELECT record_keys FROM read_parquet(?) WHERE list_contains(?::INTEGER[], batch)"
-            keys = connection.execute(query, [str(manifest), started]).fetchall()
-        return [json.loads(key)["id"] for (key,) in keys]
+        started = {batch.number for batch in store.ledger.batches(run_id) if batch.outcomes is None}
+        rows = pq.read_table(manifest, columns=["batch", "record_keys"]).to_pylist()
+        return [json.loads(row["record_keys"])["id"] for row in rows if row["batch"] in started]
 
     def files(self) -> set[str]:
         """The files of the state that stay once everything may go that nobody names."""

@@ -18,8 +18,8 @@ from typing import Any
 
 import psycopg
 from capricious import Capricious
-from crash_kinds import ALL_GUARDS, DELIVERED, WANTED, Kind, write_table
-from crashes import WIRE, Crash
+from crash_kinds import ALL_GUARDS, DELIVERED, WANTED, WIRE, Kind, write_table
+from crashes import Crash
 from nursery import Nursery
 from psycopg import sql
 from sqlalchemy import make_url
