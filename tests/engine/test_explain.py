@@ -174,11 +174,10 @@ class TestWhatItSays:
             made.http.meet(nursery.begin(tmp_path, made.http.url, config={"batch_rows": 1, "concurrency": 1}))
             assert nursery.end().killed
             told = {key: explain(made, key, offline=True) for key in (1, 2, 3)}
-            assert [outcomes(each) for each in told.values()] == [
-                [("upsert", "written"), ("upsert", "written")],
-                [("upsert", "unknown")],
-                [],
-            ]
+            # The first answer may not have been written down, the third row may have been due.
+            assert outcomes(told[1]) in ([("upsert", "written"), ("upsert", each)] for each in ("written", "unknown"))
+            assert outcomes(told[2]) == [("upsert", "unknown")]
+            assert outcomes(told[3]) in ([], [("upsert", "unknown")])
             assert [attempt.folded for attempt in told[1].attempts] == [True, False]
             assert told[1].delivered is not None
             assert told[1].delivered.run_id == before.id

@@ -92,12 +92,19 @@ def test_the_history_of_a_killed_run_is_written_by_the_next(tmp_path: Path, nurs
             assert files(made) == []
             made.run()
             killed, finishing = (run.id for run in reversed(service.runs("things")))
-            assert [(run, e.status) for run, e in events(made, 1)] == [(killed, Status.WRITTEN)]
+            # When the process died, the first answer may not have been written down, the third row may have been due.
+            (first, _), *again = [(e.status, run) for run, e in events(made, 1)]
+            assert first in (Status.WRITTEN, Status.UNKNOWN)
+            assert again == ([] if first is Status.WRITTEN else [(Status.WRITTEN, finishing)])
             assert [(run, e.status) for run, e in events(made, 2)] == [
                 (killed, Status.UNKNOWN),
                 (finishing, Status.WRITTEN),
             ]
-            assert [(run, e.status) for run, e in events(made, 3)] == [(finishing, Status.WRITTEN)]
+            *early, last = [(run, e.status) for run, e in events(made, 3)]
+            assert (early, last) in (
+                ([], (finishing, Status.WRITTEN)),
+                ([(killed, Status.UNKNOWN)], (finishing, Status.WRITTEN)),
+            )
 
 
 def test_it_can_be_turned_off(tmp_path: Path) -> None:
@@ -124,7 +131,7 @@ def test_named_history_stays_and_the_rest_goes(tmp_path: Path) -> None:
 
 
 class FullForHistory(State):
-    """A disk that is full when the history comes."""
+    """On a disk that is full when the history comes."""
 
     def write(self, name: str, write: Callable[[Path], int | None]) -> Stored:
         def fill(path: Path) -> int | None:
@@ -136,12 +143,19 @@ class FullForHistory(State):
         return super().write(name, fill)
 
 
+class FullService(Service):
+    """One with such a state."""
+
+    def _open_state(self) -> State:
+        return FullForHistory(self.project.base / "state")
+
+
 @pytest.mark.parametrize("rows", [1, 25])
 def test_a_history_that_cannot_be_written_fails_no_run(tmp_path: Path, rows: int) -> None:
     with world(tmp_path) as made:
-        made.service.state = FullForHistory(tmp_path / "state")
         made.put(*((number, "a", 1) for number in range(rows)))
-        run = made.run().run
+        with FullService(made.project) as service:
+            run = service.run("things").run
         assert (run.status, run.counters.written) == ("succeeded", rows)
         assert [warning.partition(":")[0] for warning in run.warnings] == [
             "what became of single rows was not written down"
