@@ -50,6 +50,7 @@ class Kind:
         return Rules(
             refuse=lambda record: "that is bad" if record["name"] == "bad" else None,
             idempotency_header="Idempotency-Key" if self.header else None,
+            remembers_refusals=False,
         )
 
     @property

@@ -73,12 +73,12 @@ def sample(points: Sequence[str], count: int, offset: int) -> list[str]:
 @pytest.mark.parametrize(
     ("kind", "postgres", "count"),
     [
-        (MIRROR, False, 6),
-        (INSERT, False, 4),
-        (KEYED, False, 3),
-        (REFRESH, False, 4),
+        (MIRROR, False, 5),
+        (INSERT, False, 3),
+        (KEYED, False, 2),
+        (REFRESH, False, 3),
         (MIRROR, True, 3),
-        (INSERT, True, 3),
+        (INSERT, True, 2),
     ],
     ids=lambda value: value.name if isinstance(value, Kind) else {True: "postgres", False: "sqlite"}.get(value),
 )
@@ -136,7 +136,7 @@ def twice(scenario: Scenario, *, examples: int) -> None:
 
 
 def test_killed_twice_in_a_row(prepare: Prepare) -> None:
-    twice(prepare(MIRROR), examples=3)
+    twice(prepare(MIRROR), examples=2)
 
 
 @pytest.mark.long
