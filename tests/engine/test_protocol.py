@@ -665,6 +665,15 @@ class TestRule11FullRefresh:
             assert made.run().run.counters.written == 1
             assert made.names() == {"1": "a", "2": "b"}
 
+    def test_one_that_could_not_read_is_finished_by_the_next_run(self, tmp_path: Path) -> None:
+        with world(tmp_path) as made:
+            made.put((1, "a", 1), (2, "b", 1))
+            made.run()
+            broken = made.with_sync(source_query="SELECT id, nam, score FROM t")
+            with broken.service, pytest.raises(RetlError):
+                broken.run(full_refresh=True)
+            assert made.run().run.counters.written == 2
+
     def test_it_is_kept_when_the_account_gets_another_id(self, tmp_path: Path) -> None:
         with world(tmp_path) as made:
             made.put((1, "a", 1))
@@ -752,7 +761,7 @@ class TestRule14Parking:
             for name in ("bad", "bad", "bad too", "bad"):
                 made.put((1, name, 1))
                 assert made.run().run.counters.failed == 1
-            made.run()
+            assert made.run().run.counters.failed == 1
             assert made.run().run.counters.skipped == 1
 
     @pytest.mark.parametrize("how", ["replay", "refresh", "resolve"])
@@ -869,7 +878,7 @@ class TestRule18IdempotencyKeys:
             for name in ("A", "B", "A"):
                 made.put((1, name, 1))
                 made.run()
-            assert made.names() == {"1": "A"}
+                assert made.names() == {"1": name}
 
     def test_a_run_that_goes_on_after_a_failure_has_other_intents(self, tmp_path: Path) -> None:
         """A step that Dagster retries keeps its run; its batches are not those of the attempt before."""
@@ -884,12 +893,15 @@ class TestRule18IdempotencyKeys:
             assert made.names() == {"1": "B", "2": "b"}
 
     def test_an_insert_of_one_row_is_sent_again_under_its_own_key(self, tmp_path: Path) -> None:
+        """Though another row stands in its place by then."""
         with world(tmp_path, HEADER, sync_mode="insert", config={**WITH_HEADER, **SINGLE}) as made:
             made.put((1, "a", 1))
             made.http.disturb(APPLIED, times=4)
             assert made.run().run.counters.failed == 1
-            assert made.run().run.counters.written == 1
-            assert made.http.applications() == {("things", "1"): 1}
+            made.sql("DELETE FROM t")
+            made.put((0, "new", 1), (1, "a", 1))
+            assert made.run().run.counters.written == 2
+            assert made.http.applications() == {("things", "1"): 1, ("things", "0"): 1}
 
     def test_a_key_for_many_rows_counts_within_its_run_only(self, tmp_path: Path) -> None:
         """S5: the next run cuts other batches, so that their keys say nothing of rows sent before."""
