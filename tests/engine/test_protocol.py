@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from capricious import Capricious, Fate
 from nursery import Nursery
+from sqlalchemy.exc import IntegrityError
 from worlds import World, world
 
 from dagster_retl.connectors.base import Connector
@@ -571,6 +572,30 @@ def test_a_run_that_was_told_to_stop_waits_for_no_rate_limit(tmp_path: Path) -> 
 
 
 class TestRule9Commit:
+    @pytest.mark.parametrize(
+        "refused",
+        [
+            "UPDATE ON snapshots WHEN NEW.generation IS NOT NULL",
+            "DELETE ON batches",
+            "UPDATE ON runs WHEN NEW.status = 'succeeded'",
+            "UPDATE ON leases WHEN NEW.run_id IS NULL",
+        ],
+    )
+    def test_all_that_ends_a_run_happens_or_nothing(self, tmp_path: Path, refused: str) -> None:
+        with world(tmp_path, config={"batch_rows": 1}) as made:
+            made.put((1, "a", 1), (2, "b", 1))
+            assert made.service.runs() == []  # the store is made at its first use
+            store(made, f"CREATE TRIGGER refused BEFORE {refused} BEGIN SELECT RAISE(ABORT, 'refused'); END")
+            with pytest.raises(IntegrityError, match="refused"):
+                made.run()
+            assert store(made, "SELECT generation FROM snapshots") == [(None,)]
+            assert store(made, "SELECT count(*) FROM batches") == [(2,)]
+            assert made.service.runs()[0].status is not RunStatus.SUCCEEDED
+            store(made, "DROP TRIGGER refused")
+            store(made, "UPDATE leases SET expires_at = '2000-01-01T00:00:00.000000Z'")
+            assert made.run().run.counters.unchanged == 2
+            assert made.service.runs()[1].counters.written == 2
+
     def test_an_aborted_run_is_folded(self, tmp_path: Path) -> None:
         """S14: what was accepted before a quota ran out is not inserted again."""
         with world(tmp_path, INSERTS, sync_mode="insert", config={"batch_rows": 1, "concurrency": 1}) as made:
@@ -913,6 +938,15 @@ class TestRule18IdempotencyKeys:
             made.run()
             assert set(made.http.applications().values()) == {1}
             assert {key: letter.held for key, letter in letters(made).items()} == {1: True, 2: True}
+
+    def test_a_part_of_a_batch_has_a_key_of_its_own(self, tmp_path: Path) -> None:
+        """Under the key of the whole, only the first part would arrive."""
+        rules = Rules(refuse=refuse_bad, refusals="whole", idempotency_header="Idempotency-Key")
+        with world(tmp_path, rules, config={**WITH_HEADER, "batch_rows": 4}) as made:
+            made.put((1, "a", 1), (2, "bad", 1), (3, "c", 1), (4, "d", 1))
+            counters = made.run().run.counters
+            assert (counters.written, counters.failed) == (3, 1)
+            assert made.names() == {"1": "a", "3": "c", "4": "d"}
 
     def test_within_its_run_it_makes_a_second_attempt_safe(self, tmp_path: Path) -> None:
         with world(tmp_path, HEADER, sync_mode="insert", config={**WITH_HEADER, "batch_rows": 2}) as made:
