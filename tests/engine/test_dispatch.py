@@ -217,6 +217,36 @@ def test_a_direct_write_over_a_rate_limit_is_no_attempt() -> None:
     assert pacer.paused > 0
 
 
+@pytest.mark.parametrize(
+    ("operation", "ambiguous", "asked", "status", "held"),
+    [
+        (Operation.UPSERT, True, 2, Status.WRITTEN, False),
+        (Operation.INSERT, False, 2, Status.WRITTEN, False),
+        (Operation.INSERT, True, 1, Status.FAILED, True),
+    ],
+)
+def test_a_direct_write_that_may_have_been_applied_is_repeated_only_where_that_does_no_harm(
+    operation: Operation, ambiguous: bool, asked: int, status: Status, held: bool
+) -> None:
+    """PROTOCOL 19."""
+
+    class Lost(Plain):
+        asked = 0
+
+        def write(self, batch: Batch) -> list[RowResult]:
+            self.asked += 1
+            if self.asked == 1:
+                raise DestinationError("lost", code=ErrorCode.DESTINATION_UNAVAILABLE, ambiguous=ambiguous)
+            return [RowResult(row.key) for row in batch.rows]
+
+    stop = threading.Event()
+    connector = Lost(ConnectorConfig())
+    writer = DirectWriter(connector, Turns(Pacer(None), stop, Gate(1)))
+    batch = Batch("thing", operation, [PlainRow("a")], ("id",))
+    (only,) = Dispatch(batch, writer, connector, Breaker(200), stop).send()
+    assert (connector.asked, only.status, only.held, only.ambiguous) == (asked, status, held, ambiguous)
+
+
 def test_refused_credentials_end_the_run_without_failing_rows() -> None:
     error = DestinationError("bad token", code=ErrorCode.AUTH)
     answers, dispatch = send(Script(lambda keys: Reply(error=error)), ["a", "b"])

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from capricious import Capricious, Fate
 from nursery import Nursery
+from sqlalchemy.exc import IntegrityError
 from worlds import World, world
 
 from dagster_retl.connectors.base import Connector
+from dagster_retl.connectors.sql import SqlConfig, SqlConnector
 from dagster_retl.engine.answers import Answer
 from dagster_retl.engine.breaker import Breaker
 from dagster_retl.engine.concurrency import Gate
 from dagster_retl.engine.dispatch import Dispatch, HttpWriter
+from dagster_retl.engine.epoch import KEY_FORMS, epoch_of
 from dagster_retl.engine.pacing import Pacer
+from dagster_retl.engine.phase import Phase
 from dagster_retl.engine.transport import Transport
 from dagster_retl.engine.turns import Turns
 from dagster_retl.errors import (
@@ -28,11 +34,14 @@ from dagster_retl.errors import (
     DestinationError,
     ErrorCode,
     GuardTrippedError,
+    LeaseHeldError,
     LeaseLostError,
     RetlError,
 )
-from dagster_retl.model.rows import Batch, Counters, Operation
+from dagster_retl.model.rows import Account, Batch, Counters, KeyForm, Operation
 from dagster_retl.model.runs import AccountChange, DeadLetter, Guard, RunOptions, RunStatus
+from dagster_retl.model.sync import Sync
+from dagster_retl.store.clock import to_text
 from dagster_retl.testing.fake_http import Rules
 from dagster_retl.testing.rows import make_row
 from dagster_retl.testing.server import Trouble
@@ -154,6 +163,29 @@ class TestRule3PresentThoughFailed:
             assert sorted(made.records) == ["1"]
 
 
+class TestRule4Intents:
+    @pytest.mark.parametrize("mode", ["upsert", "insert"])
+    def test_nothing_leaves_while_its_intent_cannot_be_written_down(self, tmp_path: Path, mode: str) -> None:
+        """Somebody else writes to the store when the run begins to deliver."""
+        with world(tmp_path, sync_mode=mode) as made:
+            made.put((1, "a", 1))
+            left: list[int] = []
+            busy = sqlite3.connect(tmp_path / "retl.db", isolation_level=None, check_same_thread=False)
+
+            def let_go() -> None:
+                left.append(sent(made))
+                busy.execute("ROLLBACK")
+
+            def hold(phase: Phase, counters: Counters) -> None:
+                if phase is Phase.DELIVER:
+                    busy.execute("BEGIN IMMEDIATE")
+                    threading.Timer(0.5, let_go).start()
+
+            with contextlib.closing(busy):
+                assert made.service.run("things", on_phase=hold).run.counters.written == 1
+            assert left == [0]
+
+
 class TestRules5And6Suspects:
     def test_a_late_write_is_overwritten_though_the_row_is_back_at_its_old_version(self, tmp_path: Path) -> None:
         with late_world(tmp_path) as made:
@@ -205,6 +237,24 @@ class TestRules5And6Suspects:
             rest(made)
             assert [run(made).written for _ in range(3)] == [1, 0, 0]
             assert store(made, "SELECT count(*) FROM suspects") == [(0,)]
+
+    def test_a_suspect_that_could_land_when_the_next_version_was_sent_stays(self, tmp_path: Path) -> None:
+        """B can land no more when C is answered, but it could when C was sent."""
+        with late_world(tmp_path) as made:
+            made.put((1, "B", 1))
+            script(made, "late", "ok")
+            run(made)
+            made.put((1, "C", 1))
+
+            def settled() -> None:
+                store(made, f"UPDATE suspects SET until = '{to_text(made.service.store.now())}'")
+
+            made.http.disturb(Trouble(before=settled))
+            run(made)
+            land(made)
+            assert made.names() == {"1": "B"}
+            run(made)
+            assert made.names() == {"1": "C"}
 
     def test_a_suspect_that_left_the_query_is_removed_in_mirror(self, tmp_path: Path) -> None:
         """The first write of a key timed out, so that no snapshot knows it."""
@@ -364,6 +414,35 @@ class TestRule8InsertsWithoutIdempotency:
 
 
 class TestRule1Lease:
+    def test_nothing_is_read_before_the_lease_is_held(self, tmp_path: Path) -> None:
+        """A query that cannot be read is no matter for a newcomer: the sync is somebody else's."""
+        with world(tmp_path) as made:
+            made.put((1, "a", 1))
+            sync_id = made.project.syncs[0].id
+            lease = made.service.store.leases.acquire(sync_id, made.service.queue("things").id)
+            broken = made.with_sync(source_query="SELECT id, nam, score FROM t")
+            with broken.service:
+                with pytest.raises(LeaseHeldError):
+                    broken.run()
+                made.service.store.leases.release(lease)
+                with pytest.raises(RetlError) as caught:
+                    broken.run()
+            assert caught.value.code in (ErrorCode.SOURCE_QUERY, ErrorCode.SOURCE_COLUMN_MISSING)
+
+    def test_nothing_is_sent_that_the_lease_may_not_outlast(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A request may take 20 s; this lease ends sooner."""
+        with world(tmp_path, config={"timeout": 20.0}) as made:
+            made.put((1, "a", 1))
+            leases = made.service.store.leases
+            with monkeypatch.context() as patch:
+                patch.setattr(leases, "acquire", partial(leases.acquire, ttl=19.0))
+                with pytest.raises(LeaseLostError):
+                    made.run()
+            assert sent(made) == 0
+            assert made.run().run.counters.written == 1
+
     @pytest.mark.parametrize(("mode", "held"), [("upsert", False), ("insert", True)])
     def test_a_lease_that_ends_between_attempts_leaves_no_row_unsaid(
         self, tmp_path: Path, mode: str, held: bool
@@ -412,6 +491,19 @@ class TestRule7Recovery:
             assert killed.counters.written == counters.unchanged <= 1
             assert killed.counters.unknown + killed.counters.skipped + killed.counters.written == 3
             assert killed.counters.unknown >= 1
+
+    def test_it_is_folded_before_anything_is_read(self, tmp_path: Path, nursery: Nursery) -> None:
+        """The next run cannot read its query: the killed one is closed, and what it delivered is remembered."""
+        with late_world(tmp_path, config={"batch_rows": 1}) as made:
+            made.put((1, "a", 1), (2, "b", 1))
+            kill(made, nursery, "ok", "kill")
+            broken = made.with_sync(source_query="SELECT id, nam, score FROM t")
+            with broken.service, pytest.raises(RetlError):
+                broken.run()
+            killed = made.service.runs()[1]
+            assert (killed.error_code, killed.counters.written) == ("INTERRUPTED", 1)
+            assert store(made, "SELECT count(*) FROM batches") == [(0,)]
+            assert made.service.store.snapshots.pointer(made.project.syncs[0].id).rows == 1
 
     def test_it_is_a_suspect(self, tmp_path: Path, nursery: Nursery) -> None:
         """B is on its way when the run dies, A is true again before anybody ran, and then B arrives."""
@@ -483,6 +575,30 @@ def test_a_run_that_was_told_to_stop_waits_for_no_rate_limit(tmp_path: Path) -> 
 
 
 class TestRule9Commit:
+    @pytest.mark.parametrize(
+        "refused",
+        [
+            "UPDATE ON snapshots WHEN NEW.generation IS NOT NULL",
+            "DELETE ON batches",
+            "UPDATE ON runs WHEN NEW.status = 'succeeded'",
+            "UPDATE ON leases WHEN NEW.run_id IS NULL",
+        ],
+    )
+    def test_all_that_ends_a_run_happens_or_nothing(self, tmp_path: Path, refused: str) -> None:
+        with world(tmp_path, config={"batch_rows": 1}) as made:
+            made.put((1, "a", 1), (2, "b", 1))
+            assert made.service.runs() == []  # the store is made at its first use
+            store(made, f"CREATE TRIGGER refused BEFORE {refused} BEGIN SELECT RAISE(ABORT, 'refused'); END")
+            with pytest.raises(IntegrityError, match="refused"):
+                made.run()
+            assert store(made, "SELECT generation FROM snapshots") == [(None,)]
+            assert store(made, "SELECT count(*) FROM batches") == [(2,)]
+            assert made.service.runs()[0].status is not RunStatus.SUCCEEDED
+            store(made, "DROP TRIGGER refused")
+            store(made, "UPDATE leases SET expires_at = '2000-01-01T00:00:00.000000Z'")
+            assert made.run().run.counters.unchanged == 2
+            assert made.service.runs()[1].counters.written == 2
+
     def test_an_aborted_run_is_folded(self, tmp_path: Path) -> None:
         """S14: what was accepted before a quota ran out is not inserted again."""
         with world(tmp_path, INSERTS, sync_mode="insert", config={"batch_rows": 1, "concurrency": 1}) as made:
@@ -526,6 +642,42 @@ class TestRule10Epoch:
                 moved.run()
             assert made.http.applications() == {("things", "1"): 1}
 
+    def test_between_deleting_and_writing_nothing_is_taken_along(self, tmp_path: Path) -> None:
+        """What a `delete` sync deleted and others made again since is nothing that a `mirror` sync delivered."""
+        with world(tmp_path, sync_mode="delete") as made:
+            made.put((1, "a", 1), (2, "b", 1))
+            made.run()
+            made.http.records["things"] = {"1": {"id": 1}, "2": {"id": 2}}
+            made.sql("DELETE FROM t WHERE id = 1")
+            mirror = made.with_sync(sync_mode="mirror")
+            with mirror.service:
+                assert run(mirror).removed == 0
+            assert sorted(made.records) == ["1", "2"]
+
+    def test_it_is_connector_account_object_key_and_kind_of_writing(self, tmp_path: Path) -> None:
+        with world(tmp_path) as made:
+            connector = made.service.connector(made.project.destinations["http_service"])
+            sync, account, form = made.project.syncs[0], Account("1", "one"), KeyForm()
+            epoch = epoch_of(sync, connector, account, form)
+            assert epoch == epoch_of(sync, connector, Account("1", "another name"), form)
+            others = [{"object_name": "others"}, {"sync_mode": "delete"}, {"field_mappings": keyed_by("id", "name")}]
+            epochs = {epoch, epoch_of(sync, connector, Account("2", "one"), form)}
+            epochs |= {epoch_of(edited(sync, **changes), connector, account, form) for changes in others}
+            epochs |= {epoch_of(sync, connector, account, form) for form in KEY_FORMS}
+            other = SqlConnector(SqlConfig(url="sqlite:///x.db"))
+            epochs.add(epoch_of(sync, other, account, form))
+            assert len(epochs) == 9
+            for changes in ({"sync_mode": "mirror"}, {"field_mappings": keyed_by("id")}, {"source_query": "SELECT 1"}):
+                assert epoch_of(edited(sync, **changes), connector, account, form) == epoch
+
+
+def edited(sync: Sync, **changes: Any) -> Sync:
+    return Sync(**{**sync.model_dump(exclude_unset=True), **changes})
+
+
+def keyed_by(*names: str) -> list[dict[str, Any]]:
+    return [{"source": name, "destination": name, "key": True} for name in names]
+
 
 class TestRule11FullRefresh:
     def test_one_that_stopped_is_finished_by_the_next_run(self, tmp_path: Path) -> None:
@@ -540,6 +692,15 @@ class TestRule11FullRefresh:
             assert made.names() == {"1": "a"}
             assert made.run().run.counters.written == 1
             assert made.names() == {"1": "a", "2": "b"}
+
+    def test_one_that_could_not_read_is_finished_by_the_next_run(self, tmp_path: Path) -> None:
+        with world(tmp_path) as made:
+            made.put((1, "a", 1), (2, "b", 1))
+            made.run()
+            broken = made.with_sync(source_query="SELECT id, nam, score FROM t")
+            with broken.service, pytest.raises(RetlError):
+                broken.run(full_refresh=True)
+            assert made.run().run.counters.written == 2
 
     def test_it_is_kept_when_the_account_gets_another_id(self, tmp_path: Path) -> None:
         with world(tmp_path) as made:
@@ -628,7 +789,7 @@ class TestRule14Parking:
             for name in ("bad", "bad", "bad too", "bad"):
                 made.put((1, name, 1))
                 assert made.run().run.counters.failed == 1
-            made.run()
+            assert made.run().run.counters.failed == 1
             assert made.run().run.counters.skipped == 1
 
     @pytest.mark.parametrize("how", ["replay", "refresh", "resolve"])
@@ -675,6 +836,14 @@ class TestRule15NotFound:
             assert (counters.unchanged, counters.skipped + counters.failed) == (0, 1)
             made.http.records["things"] = {"1": {"id": 1}}
             assert made.run().run.counters.written == 1
+
+    def test_records_that_are_not_there_stop_no_run(self, tmp_path: Path) -> None:
+        """As many as would, were they refused."""
+        rules = Rules(operations={"PATCH": "update"})
+        config = {"method": "PATCH", "body": "object", "results": None, "batch_rows": None}
+        with world(tmp_path, rules, sync_mode="update", config=config) as made:
+            made.sql("INSERT INTO t SELECT n, 'x', 1 FROM range(120) r(n)")
+            assert made.run().run.counters.skipped == 120
 
 
 class TestRule16Balance:
@@ -737,7 +906,7 @@ class TestRule18IdempotencyKeys:
             for name in ("A", "B", "A"):
                 made.put((1, name, 1))
                 made.run()
-            assert made.names() == {"1": "A"}
+                assert made.names() == {"1": name}
 
     def test_a_run_that_goes_on_after_a_failure_has_other_intents(self, tmp_path: Path) -> None:
         """A step that Dagster retries keeps its run; its batches are not those of the attempt before."""
@@ -752,12 +921,15 @@ class TestRule18IdempotencyKeys:
             assert made.names() == {"1": "B", "2": "b"}
 
     def test_an_insert_of_one_row_is_sent_again_under_its_own_key(self, tmp_path: Path) -> None:
+        """Though another row stands in its place by then."""
         with world(tmp_path, HEADER, sync_mode="insert", config={**WITH_HEADER, **SINGLE}) as made:
             made.put((1, "a", 1))
             made.http.disturb(APPLIED, times=4)
             assert made.run().run.counters.failed == 1
-            assert made.run().run.counters.written == 1
-            assert made.http.applications() == {("things", "1"): 1}
+            made.sql("DELETE FROM t")
+            made.put((0, "new", 1), (1, "a", 1))
+            assert made.run().run.counters.written == 2
+            assert made.http.applications() == {("things", "1"): 1, ("things", "0"): 1}
 
     def test_a_key_for_many_rows_counts_within_its_run_only(self, tmp_path: Path) -> None:
         """S5: the next run cuts other batches, so that their keys say nothing of rows sent before."""
@@ -769,6 +941,15 @@ class TestRule18IdempotencyKeys:
             made.run()
             assert set(made.http.applications().values()) == {1}
             assert {key: letter.held for key, letter in letters(made).items()} == {1: True, 2: True}
+
+    def test_a_part_of_a_batch_has_a_key_of_its_own(self, tmp_path: Path) -> None:
+        """Under the key of the whole, only the first part would arrive."""
+        rules = Rules(refuse=refuse_bad, refusals="whole", idempotency_header="Idempotency-Key")
+        with world(tmp_path, rules, config={**WITH_HEADER, "batch_rows": 4}) as made:
+            made.put((1, "a", 1), (2, "bad", 1), (3, "c", 1), (4, "d", 1))
+            counters = made.run().run.counters
+            assert (counters.written, counters.failed) == (3, 1)
+            assert made.names() == {"1": "a", "3": "c", "4": "d"}
 
     def test_within_its_run_it_makes_a_second_attempt_safe(self, tmp_path: Path) -> None:
         with world(tmp_path, HEADER, sync_mode="insert", config={**WITH_HEADER, "batch_rows": 2}) as made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -47,6 +48,26 @@ def test_names_say_whose_they_are_and_are_never_used_twice(state: State) -> None
     with pytest.raises(RetlError, match="cannot be written"):
         state.write(name, lambda path: path.write_bytes(b"other") and None)
     assert state.local_path(name, stored.checksum).stat().st_size > 5
+
+
+def test_file_and_name_are_on_the_disk_before_anybody_hears_of_them(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    flush, rename = os.fsync, Path.rename
+
+    def watched_flush(descriptor: int) -> None:
+        done.append("flush " + ("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"))
+        flush(descriptor)
+
+    def watched_rename(path: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", watched_flush)
+    monkeypatch.setattr(Path, "rename", watched_rename)
+    state.write(generation_name(UUID, "s", 7), parquet)
+    assert done == ["flush file", "rename", "flush folder"]
 
 
 @pytest.mark.parametrize("name", ["", "../x", "s/../../x", "/etc/x", "s//x", "s/.hidden", "s/a b"])
