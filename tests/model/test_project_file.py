@@ -370,6 +370,41 @@ MISTAKES = {
         "unknown",
         "`lookback`",
     ),
+    "lookback": (
+        small(sync="change_detection: {watermark: a, lookback: 1 day}"),
+        8,
+        "syncs[0].change_detection.lookback",
+        "or a number",
+        "",
+    ),
+    "mirror with a watermark": (
+        small(sync="change_detection: {watermark: a}\nsync_mode: mirror"),
+        8,
+        "syncs[0].change_detection",
+        "mode 'mirror' needs `change_detection: snapshot`",
+        "",
+    ),
+    "mirror that compares nothing": (
+        small(sync="change_detection: none\nsync_mode: mirror"),
+        8,
+        "syncs[0].change_detection",
+        "mode 'mirror' needs `change_detection: snapshot`",
+        "",
+    ),
+    "insert that compares nothing": (
+        small(sync="change_detection: none\nsync_mode: insert"),
+        8,
+        "syncs[0].change_detection",
+        "would insert every row again",
+        "",
+    ),
+    "watermark without a key": (
+        small(sync="change_detection: {watermark: a}\nsync_mode: insert\nkey: []"),
+        8,
+        "syncs[0].change_detection",
+        "a watermark needs a key",
+        "",
+    ),
     "misnamed destination": (
         small().replace("connector: http", "id: other, connector: http"),
         2,
@@ -423,11 +458,10 @@ def test_mistake(write: Write, name: str) -> None:
 
 
 NOT_BUILT = {
+    "defaults: {change_detection: none}\n": "defaults.change_detection",
     "alerts: [{notify: [x], on: [stale]}]\n": "alerts[0].on[0]",
     "alerts: [{notify: [x], dead_letters: {rate: 0}}]\n": "alerts[0].dead_letters.rate",
     "alerts: [{notify: [x], dead_letters: {age: 24h}}]\n": "alerts[0].dead_letters.age",
-    "defaults: {change_detection: none}\n": "defaults.change_detection",
-    "defaults: {change_detection: {watermark: c}}\n": "defaults.change_detection.watermark",
     "defaults: {schedule: on_upstream}\n": "defaults.schedule",
     "defaults: {schedule: {type: on_upstream}}\n": "defaults.schedule.type",
     "defaults: {after: [one]}\n": "defaults.after",
