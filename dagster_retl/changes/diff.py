@@ -51,8 +51,9 @@ class DiffRules:
     retry_parked: rows out of attempts are sent again (replay, full refresh). complete: all that was to be
     read was read and none of it is set aside, so that what is missing is really gone.
     by_key: only the keys in `asked` are looked at. limit: send at most this many rows. keyed: rows
-    have a key of their own, which is part of their content. windowed: rows outside a window were not read;
-    only of the keys in `looked_up` is it known whether they left the query.
+    have a key of their own, which is part of their content. compare: a row that is as it was accepted needs
+    nothing; otherwise it is sent again. windowed: rows outside a window were not read; only of the keys in
+    `looked_up` is it known whether they left the query.
     """
 
     mode: SyncMode
@@ -62,7 +63,13 @@ class DiffRules:
     retry_parked: bool = False
     by_key: bool = False
     limit: int | None = None
+    compare: bool = True
     windowed: bool = False
+
+    @property
+    def by_fingerprint(self) -> bool:
+        """Whether a row is unchanged where its fingerprint is one of the snapshot's."""
+        return self.compare and self.keyed and self.mode is not SyncMode.DELETE
 
     @property
     def operation(self) -> Operation:
@@ -98,7 +105,7 @@ def diff(connection: duckdb.DuckDBPyConnection, rules: DiffRules, *, shortcut: b
 
     shortcut: find the unchanged rows by their fingerprints first; without it the result is the same.
     """
-    if not (shortcut and rules.keyed and rules.mode is not SyncMode.DELETE and _shortcut(connection)):
+    if not (shortcut and rules.by_fingerprint and _shortcut(connection)):
         connection.execute("CREATE OR REPLACE VIEW candidates AS SELECT * FROM staged")
         connection.execute("CREATE OR REPLACE VIEW unseen AS SELECT * FROM snapshot")
     connection.execute(_duplicated())
@@ -198,6 +205,8 @@ def _content(rules: DiffRules) -> str:
 
 def _known(rules: DiffRules) -> str:
     """Whether the row needs nothing: by its key alone for inserts, else by its content too."""
+    if not rules.compare:
+        return "FALSE"
     if rules.mode is SyncMode.INSERT:
         return "p.fingerprint IS NOT NULL"
     content = _content(rules)

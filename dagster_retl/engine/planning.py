@@ -83,6 +83,7 @@ class Planner:
             by_key=bool(self.options.keys),
             limit=self.options.limit,
             keyed=bool(self.sync.key_fields),
+            compare=self.sync.change_detection != "none",
         )
 
     def plan(self, memory: Memory, discovery: Discovery, *, reason: str, notes: Sequence[str] = ()) -> Plan:

@@ -111,7 +111,9 @@ def test_example_of_the_design() -> None:
     assert accepts(EXAMPLE)
 
 
-@pytest.mark.parametrize("said", ["{watermark: c}", "{watermark: c, lookback: 1h}", "{watermark: c, lookback: 5}"])
+@pytest.mark.parametrize(
+    "said", ["none", "{watermark: c}", "{watermark: c, lookback: 1h}", "{watermark: c, lookback: 5}"]
+)
 def test_ways_to_detect_changes(said: str) -> None:
     assert accepts(EXAMPLE.replace("change_detection: snapshot", f"change_detection: {said}"))
 
