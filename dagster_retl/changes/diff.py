@@ -9,6 +9,7 @@ It works on tables of one DuckDB connection:
     silenced   key, fingerprint: versions that somebody decided to skip
     asked      key: the only keys to send (for a partial run by key; then `staged` holds their rows, and
                those whose key could not be computed, which are nobody's here)
+    looked_up  key: the keys that a window of the result was asked for by themselves (`DiffRules.windowed`)
 
 and leaves three more: `candidates`, the staged rows that need a closer look, `classified`, one row for each
 of these with its `fate`, and `sends`, what is to be written, rows of the query in order of `n`, removals
@@ -47,10 +48,12 @@ KEYLESS_CODES = (ErrorCode.MISSING_KEY, ErrorCode.MAPPING_ERROR)
 class DiffRules:
     """What one run may do.
 
-    retry_parked: rows out of attempts are sent again (replay, full refresh). complete: the whole
-    result was read and none of it is set aside, so that what is missing is really gone.
+    retry_parked: rows out of attempts are sent again (replay, full refresh). complete: all that was to be
+    read was read and none of it is set aside, so that what is missing is really gone.
     by_key: only the keys in `asked` are looked at. limit: send at most this many rows. keyed: rows
-    have a key of their own, which is part of their content.
+    have a key of their own, which is part of their content. compare: a row that is as it was accepted needs
+    nothing; otherwise it is sent again. windowed: rows outside a window were not read; only of the keys in
+    `looked_up` is it known whether they left the query.
     """
 
     mode: SyncMode
@@ -60,6 +63,13 @@ class DiffRules:
     retry_parked: bool = False
     by_key: bool = False
     limit: int | None = None
+    compare: bool = True
+    windowed: bool = False
+
+    @property
+    def by_fingerprint(self) -> bool:
+        """Whether a row is unchanged where its fingerprint is one of the snapshot's."""
+        return self.compare and self.keyed and self.mode is not SyncMode.DELETE
 
     @property
     def operation(self) -> Operation:
@@ -95,7 +105,7 @@ def diff(connection: duckdb.DuckDBPyConnection, rules: DiffRules, *, shortcut: b
 
     shortcut: find the unchanged rows by their fingerprints first; without it the result is the same.
     """
-    if not (shortcut and rules.keyed and rules.mode is not SyncMode.DELETE and _shortcut(connection)):
+    if not (shortcut and rules.by_fingerprint and _shortcut(connection)):
         connection.execute("CREATE OR REPLACE VIEW candidates AS SELECT * FROM staged")
         connection.execute("CREATE OR REPLACE VIEW unseen AS SELECT * FROM snapshot")
     connection.execute(_duplicated())
@@ -195,6 +205,8 @@ def _content(rules: DiffRules) -> str:
 
 def _known(rules: DiffRules) -> str:
     """Whether the row needs nothing: by its key alone for inserts, else by its content too."""
+    if not rules.compare:
+        return "FALSE"
     if rules.mode is SyncMode.INSERT:
         return "p.fingerprint IS NOT NULL"
     content = _content(rules)
@@ -349,7 +361,8 @@ def settled_letters(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> 
         """,
     )
     if rules.complete or rules.by_key:
-        among = "AND EXISTS (SELECT 1 FROM asked a WHERE a.key = l.key)" if rules.by_key else ""
+        known = "asked" if rules.by_key else "looked_up" if rules.windowed else None
+        among = f"AND EXISTS (SELECT 1 FROM {known} a WHERE a.key = l.key)" if known else ""
         yield from _pairs(
             connection,
             f"""
@@ -363,7 +376,7 @@ def settled_letters(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> 
 
 def forgotten_query(rules: DiffRules) -> str:
     """Keys that a `delete` sync need not remember, because they left the query."""
-    due = rules.mode is SyncMode.DELETE and rules.complete
+    due = rules.mode is SyncMode.DELETE and rules.complete and not rules.windowed
     return f"""
         SELECT p.key, p.record_keys, p.fingerprint, p.record_id FROM snapshot p
         WHERE {str(due).upper()} AND NOT EXISTS (SELECT 1 FROM staged s WHERE s.key = p.key)

@@ -119,6 +119,12 @@ def next_snapshot() -> str:
     """
 
 
+def not_found(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    """(key, record_keys) of rows that an update found no record for, and that are no failures."""
+    query = f"SELECT key, record_keys FROM answered WHERE status = '{Status.MISSING}' AND NOT removal"
+    return connection.execute(query).fetchall()
+
+
 def unanswered(connection: duckdb.DuckDBPyConnection, *, block: int = 2_000) -> Iterator[list[UnansweredRow]]:
     """Rows that leave a suspect: without an answer, or with an attempt whose effect is unknown."""
     cursor = connection.cursor()

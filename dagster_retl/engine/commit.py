@@ -37,7 +37,10 @@ _OUTCOME_BATCHES = 500
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What a run's plan promised: needed to balance it, whoever closes it."""
+    """What a run's plan promised: needed to balance it, whoever closes it.
+
+    by_watermark: rows that a watermark passes, and that nothing else would bring back, are kept by key.
+    """
 
     epoch: str
     mode: str
@@ -46,6 +49,7 @@ class Books:
     settle: float
     holds_unknown: bool
     counters: Counters
+    by_watermark: bool = False
 
     @classmethod
     def of(cls, plan: Mapping[str, Any]) -> Books:
@@ -68,7 +72,10 @@ class Books:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A run's ledger, folded: what the committing transaction writes. warnings: what could not be kept."""
+    """A run's ledger, folded: what the committing transaction writes. warnings: what could not be kept.
+
+    again: (key, record_keys) of rows that the next run reads by key. reread: ids of such keys that were read.
+    """
 
     pointer: Pointer
     counters: Counters
@@ -78,6 +85,8 @@ class Folded:
     acceptances: Sequence[int]
     history: Stored | None = None
     warnings: Sequence[str] = ()
+    again: Sequence[tuple[str, str]] = ()
+    reread: Sequence[int] = ()
 
 
 def close_counters(books: Books, rows: fold.Tally, removals: fold.Tally) -> Counters:
@@ -162,6 +171,7 @@ class Closer:
             cleared=fold.cleared_suspects(connection, to_text(now)),
             held=held,
             acceptances=accepted,
+            again=fold.not_found(connection) if books.by_watermark else (),
         )
         return self._with_history(folded, run_id) if self._keeps_history and anything_sent(connection) else folded
 
@@ -184,6 +194,8 @@ class Closer:
         store.acceptances.remove(conn, folded.acceptances)
         if folded.history is not None:
             store.history.add(conn, sync_id, epoch, run_id, folded.history)
+        store.rearmed.remove(conn, folded.reread)
+        store.rearmed.add(conn, sync_id, epoch, folded.again)
         store.ledger.forget(conn, run_id)
 
     def close(self, conn: Connection, run_id: str, ending: Ending, counters: Counters) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import duckdb
 
-from dagster_retl.changes.diff import PlanTotals
+from dagster_retl.changes.diff import DiffRules, PlanTotals
 from dagster_retl.engine.documents import documents_of
+from dagster_retl.engine.reading import Reading
 from dagster_retl.engine.spool import Spool
 from dagster_retl.errors import GuardTrippedError
 from dagster_retl.model.rows import FieldType, WireForm
@@ -45,6 +46,8 @@ class Plan:
 
     totals: PlanTotals
     batches: int
+    rules: DiffRules
+    reading: Reading
     samples: Sequence[PlannedRow] = ()
     failing: Sequence[FailingRow] = ()
     guards: Sequence[GuardTrippedError] = ()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dagster_retl.changes.diff import DiffRules, PlanTotals, diff
 from dagster_retl.changes.keys import key_of
@@ -16,8 +17,10 @@ from dagster_retl.engine.destination import Discovery
 from dagster_retl.engine.guards import contract_guard, override_note, plan_guards
 from dagster_retl.engine.phase import OnPhase, Phase
 from dagster_retl.engine.plan import Plan, sample, sample_failing
+from dagster_retl.engine.reading import Reading, choose_reading
 from dagster_retl.engine.spool import Spool
 from dagster_retl.engine.stage import BLOCK_ROWS, Stage
+from dagster_retl.engine.watermark import CursorColumn, check_cursors, cursor_column
 from dagster_retl.engine.workspace import Workspace
 from dagster_retl.errors import ConfigurationError, GuardTrippedError
 from dagster_retl.mapping.compile import compile_mapping
@@ -25,6 +28,7 @@ from dagster_retl.model.rows import Counters, FieldType, KeyForm
 from dagster_retl.model.runs import Guard, RunOptions
 from dagster_retl.model.sync import Sync
 from dagster_retl.sources.base import Source
+from dagster_retl.store.dead_letters import KEYLESS
 from dagster_retl.store.snapshots import Pointer
 
 
@@ -38,6 +42,23 @@ class Memory:
     letters: pa.Table
     silenced: pa.Table
     accepted: pa.Table
+    rearmed: pa.Table
+
+    @property
+    def lookups(self) -> pa.Table:
+        """`key` and `record_keys` of all that has to be read, whatever its cursor says."""
+        own = self.letters.filter(pc.invert(pc.starts_with(self.letters.column("key"), KEYLESS)))
+        return pa.concat_tables([each.select(["key", "record_keys"]) for each in (own, self.suspects, self.rearmed)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """A query's result, once it was read. notes: of the source. cursor: the watermark's column."""
+
+    fields: tuple[FieldType, ...]
+    rows: Spool
+    notes: Sequence[str]
+    cursor: CursorColumn | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +83,7 @@ class Planner:
             by_key=bool(self.options.keys),
             limit=self.options.limit,
             keyed=bool(self.sync.key_fields),
+            compare=self.sync.change_detection != "none",
         )
 
     def plan(self, memory: Memory, discovery: Discovery, *, reason: str, notes: Sequence[str] = ()) -> Plan:
@@ -70,36 +92,54 @@ class Planner:
         notes: what people should know besides.
         """
         self.on_phase(Phase.EXTRACT, Counters())
-        fields, rows, of_source = self._stage(memory.pointer)
+        reading = self._reading(memory)
+        staged = self._stage(memory.pointer, reading)
+        fields, rows = staged.fields, staged.rows
         self.on_phase(Phase.DIFF, Counters())
-        self._remember(memory)
-        totals = diff(self.space.connection, self.rules)
+        self._remember(memory, reading)
+        rules = replace(self.rules, windowed=reading.since is not None)
+        totals = diff(self.space.connection, rules)
         tripped = self._tripped(fields, totals, memory.pointer, discovery)
         overridden = [guard for guard in tripped if Guard(guard.guard) in self.options.overrides]
         held = [f"no removals: {totals.removals_held}"] if totals.removals_held else []
         return Plan(
             totals=totals,
             batches=0,
+            rules=rules,
+            reading=replace(reading, cursor=staged.cursor),
             samples=sample(self.space.connection, rows, fields, self.connector.spec.wire_form),
             failing=sample_failing(self.space.connection),
             guards=[guard for guard in tripped if guard not in overridden],
-            warnings=[*notes, *of_source, *held, *map(override_note, overridden)],
-            reason=reason,
+            warnings=[*reading.warnings, *notes, *staged.notes, *held, *map(override_note, overridden)],
+            reason=f"{reason}: {reading.about}" if reading.about else reason,
             fields=fields,
             rows=rows,
         )
 
-    def _stage(self, pointer: Pointer) -> tuple[tuple[FieldType, ...], Spool, Sequence[str]]:
+    def _reading(self, memory: Memory) -> Reading:
+        form = self.connector.key_form(self.sync.object_name)
+        watermark, lookups = memory.pointer.watermark, memory.lookups
+        return choose_reading(self.sync, self.source, self.sql, form, watermark, lookups, self.options)
+
+    def _stage(self, pointer: Pointer, reading: Reading) -> _Staged:
+        form = self.connector.key_form(self.sync.object_name)
         with (
-            self.source.read(self.sql, block_rows=BLOCK_ROWS) as extract,
+            self.source.read(reading.sql, block_rows=BLOCK_ROWS) as extract,
             compile_mapping(self.sync.field_mappings, extract.schema) as mapping,
         ):
-            form = self.connector.key_form(self.sync.object_name)
+            cursor = cursor_column(self.sync, extract.schema)
             stage = Stage(
-                mapping.fields, form, self.connector.spec.wire_form, pointer.fingerprint_version, self._asked(form)
+                mapping.fields,
+                form,
+                self.connector.spec.wire_form,
+                pointer.fingerprint_version,
+                self._asked(form),
+                cursor.number if cursor else None,
             )
             rows = stage.fill(self.space, mapping, extract)
-            return tuple(mapping.fields), rows, extract.notes
+        if cursor:
+            check_cursors(self.space.connection, cursor)
+        return _Staged(tuple(mapping.fields), rows, extract.notes, cursor)
 
     def _asked(self, form: KeyForm) -> list[str]:
         names = self.sync.key_fields
@@ -114,8 +154,11 @@ class Planner:
             asked.append(key)
         return asked
 
-    def _remember(self, memory: Memory) -> None:
+    def _remember(self, memory: Memory, reading: Reading) -> None:
         connection = self.space.connection
+        connection.register("incoming", pa.table({"key": pa.array(reading.looked_up, pa.string())}))
+        connection.execute("CREATE OR REPLACE TABLE looked_up AS SELECT * FROM incoming")
+        connection.unregister("incoming")
         load_snapshot(connection, memory.generation, stale=memory.pointer.stale)
         tables = {"suspects": memory.suspects, "letters": memory.letters, "silenced": memory.silenced}
         for name, table in (tables | {"accepted": memory.accepted}).items():

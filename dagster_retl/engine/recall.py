@@ -55,6 +55,7 @@ def recall(store: Store, state: State, pointer: Pointer, *, epoch: str | None = 
         letters=store.dead_letters.open_for_plan(sync_id, epoch),
         silenced=store.dead_letters.silenced(sync_id, epoch),
         accepted=store.acceptances.table(sync_id, epoch),
+        rearmed=store.rearmed.table(sync_id, epoch),
     )
 
 
@@ -89,7 +90,7 @@ def choose_pointer(
     if known.epoch == epoch:
         stale = options.full_refresh or known.stale
         reason = "full refresh: everything is sent" if stale else "changes since the last run"
-        return Chosen(replace(known, stale=stale), reason)
+        return Chosen(replace(known, stale=stale, watermark=None if stale else known.watermark), reason)
     if known.account_id != account.id:
         return _other_account(sync, connector, account, known, blank, options)
     if sync.sync_mode is SyncMode.INSERT and known.generation and not options.full_refresh:
@@ -109,13 +110,15 @@ def _other_account(
         return Chosen(blank, "another account: the snapshot starts empty", notes=(override_note(other),))
     same_otherwise = epoch_of(sync, connector, Account(known.account_id, known.account_name)) == known.epoch
     if options.account_change is AccountChange.KEEP_SNAPSHOT and same_otherwise:
+        stale = options.full_refresh or known.stale
         moved = replace(
             known,
             epoch=blank.epoch,
             account_id=account.id,
             account_name=account.name,
             identity=blank.identity,
-            stale=options.full_refresh or known.stale,
+            stale=stale,
+            watermark=None if stale else known.watermark,
         )
         notes = (f"the snapshot was kept for another account id: {known.account_id} is now {account.id}",)
         return Chosen(moved, "another account id, the same data", moved_from=known.epoch, notes=notes)

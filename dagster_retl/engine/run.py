@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sqlalchemy import Connection
 
-from dagster_retl.changes.diff import failures, forgotten_query, keyless_failures, settled_letters
+from dagster_retl.changes.diff import DiffRules, failures, forgotten_query, keyless_failures, settled_letters
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.engine.budget import SharedBudget, account_name
 from dagster_retl.engine.cleaning import clean
@@ -31,7 +31,7 @@ from dagster_retl.engine.keeper import LeaseKeeper
 from dagster_retl.engine.payload import Limits, Payload
 from dagster_retl.engine.phase import OnPhase, Phase
 from dagster_retl.engine.plan import Plan, failure_message
-from dagster_retl.engine.planning import Planner
+from dagster_retl.engine.planning import Memory, Planner
 from dagster_retl.engine.recall import Chosen, choose_pointer, recall, recall_latest
 from dagster_retl.engine.recorder import GATHERING, Recorder
 from dagster_retl.engine.recovery import Recovery
@@ -144,8 +144,8 @@ class _Execution:
         if plan.guards:
             raise plan.guards[0]
         books, plan = self._make_durable(plan, pointer)
-        folded, ending = self._deliver(plan, books, pointer, account)
-        self._finish(folded, ending)
+        folded, notes = self._deliver(plan, books, pointer, account)
+        self._finish(*self._ended_well(folded, plan, memory, notes))
         return Report(self._run.store.runs.get(self._run.run_id), plan)
 
     def _start(self) -> None:
@@ -173,10 +173,10 @@ class _Execution:
         run, connector = self._run, self._run.connector
         run.on_phase(Phase.PLAN, planned_counters(plan))
         payload = self._payload(plan)
-        stored = None
-        if plan.totals.send or plan.totals.removals_sent or self._forgets():
+        stored, forgotten = None, forgotten_query(plan.rules)
+        if plan.totals.send or plan.totals.removals_sent or self._forgets(forgotten):
             name = manifest_name(run.store.uuid, run.sync.id, self._lease.token)
-            stored = run.state.write(name, partial(payload.write, forgotten_query(self._planner.rules)))
+            stored = run.state.write(name, partial(payload.write, forgotten))
         books = Books(
             epoch=pointer.epoch,
             mode=run.sync.sync_mode,
@@ -186,9 +186,10 @@ class _Execution:
             holds_unknown=run.sync.sync_mode is SyncMode.INSERT
             and not connector.idempotent(self._planner.rules.operation),
             counters=planned_counters(plan),
+            by_watermark=plan.reading.cursor is not None,
         )
         with run.store.fenced(self._lease) as conn:
-            books = self._record_plan(conn, books, pointer)
+            books = self._record_plan(conn, books, pointer, plan.rules)
         return books, replace(plan, payload=payload.spool, batches=payload.batches)
 
     def _payload(self, plan: Plan) -> Payload:
@@ -200,14 +201,14 @@ class _Execution:
         )
         return Payload(self._space, plan, connector.spec.wire_form, limits, with_fields=connector.reads_values)
 
-    def _forgets(self) -> bool:
-        query = f"SELECT count(*) FROM ({forgotten_query(self._planner.rules)})"
-        return bool(self._space.connection.execute(query).fetchall()[0][0])
+    def _forgets(self, forgotten: str) -> bool:
+        return bool(self._space.connection.execute(f"SELECT count(*) FROM ({forgotten})").fetchall()[0][0])
 
-    def _record_plan(self, conn: Connection, books: Books, pointer: Pointer) -> Books:
+    def _record_plan(self, conn: Connection, books: Books, pointer: Pointer, rules: DiffRules) -> Books:
         run, letters = self._run, self._run.store.dead_letters
         sync_id, epoch = run.sync.id, pointer.epoch
         resolved = letters.resolve_other_epochs(conn, sync_id, epoch)
+        run.store.rearmed.remove_other_epochs(conn, sync_id, epoch)
         opened = 0
         for block in failures(self._space.connection):
             opened += letters.fail(conn, sync_id, epoch, run.run_id, [self._failure(row) for row in block.to_pylist()])
@@ -217,7 +218,7 @@ class _Execution:
                 count, why = found.get(code, (0, ""))
                 message = run.redact(why or failure_message(code, None, None))
                 opened += letters.keyless(conn, sync_id, epoch, run.run_id, code, rows=count, message=message)
-        for resolution, keys in _grouped(settled_letters(self._space.connection, self._planner.rules)):
+        for resolution, keys in _grouped(settled_letters(self._space.connection, rules)):
             resolved += letters.resolve_keys(conn, sync_id, epoch, keys, resolution, run.run_id)
         counters = replace(books.counters, dead_letters_opened=opened, dead_letters_resolved=resolved)
         books = replace(books, counters=counters)
@@ -241,7 +242,20 @@ class _Execution:
             rows=copies,
         )
 
-    def _deliver(self, plan: Plan, books: Books, pointer: Pointer, account: Account) -> tuple[Folded, Ending]:
+    def _ended_well(
+        self, folded: Folded, plan: Plan, memory: Memory, notes: Sequence[str] = ()
+    ) -> tuple[Folded, Ending]:
+        """A complete run moves the watermark, and has read the keys that had to be read again."""
+        ending = Ending(RunStatus.SUCCEEDED, warnings=(*plan.warnings, *notes))
+        if self._run.options.partial:
+            return folded, ending
+        watermark = plan.reading.next_watermark(self._space.connection, self._run.sync)
+        pointer = replace(folded.pointer, watermark=watermark)
+        reread = memory.rearmed.column("id").to_pylist()
+        source_rows = None if plan.rules.windowed else plan.totals.read
+        return replace(folded, pointer=pointer, reread=reread), replace(ending, source_rows=source_rows)
+
+    def _deliver(self, plan: Plan, books: Books, pointer: Pointer, account: Account) -> tuple[Folded, Sequence[str]]:
         run = self._run
         ahead = run.connector.idempotent(self._planner.rules.operation)
         recorder = Recorder(
@@ -271,10 +285,7 @@ class _Execution:
         except LeaseLostError:
             self._suspect(delivery, pointer, books)
             raise
-        complete = not run.options.partial
-        warnings = (*plan.warnings, *delivery.warnings)
-        ending = Ending(RunStatus.SUCCEEDED, warnings=warnings, source_rows=plan.totals.read if complete else None)
-        return self._add_up(books, delivery, pointer), ending
+        return self._add_up(books, delivery, pointer), delivery.warnings
 
     def _send(self, delivery: Delivery, plan: Plan, books: Books, pointer: Pointer) -> None:
         """Send all batches. A delivery that ends early is folded and closed before its error is raised."""

@@ -21,6 +21,7 @@ from dagster_retl.changes.snapshot import literal
 from dagster_retl.engine.parallel import map_in_order
 from dagster_retl.engine.spool import Spool
 from dagster_retl.engine.workspace import Workspace
+from dagster_retl.mapping.columns import readable
 from dagster_retl.mapping.compile import ERROR, ERROR_FIELD, CompiledMapping
 from dagster_retl.mapping.wire import unsendable_sql
 from dagster_retl.model.rows import FieldType, KeyForm, WireForm
@@ -28,6 +29,8 @@ from dagster_retl.sources.base import Extract
 
 NUMBER = "retl:n"
 """The column of a spooled row's number, beside the mapped fields, whatever these are called."""
+CURSOR = "retl:cursor"
+"""The column of a mapped row's cursor."""
 
 
 BLOCK_ROWS = 16_384
@@ -36,22 +39,27 @@ BLOCK_ROWS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """How mapped rows become staged ones."""
+    """How mapped rows become staged ones. cursor: the column of the query that is the watermark."""
 
     fields: tuple[FieldType, ...]
     key_form: KeyForm
     wire_form: WireForm
     fingerprint_version: int
     asked: Sequence[str] = ()
+    cursor: int | None = None
 
     def fill(self, space: Workspace, mapping: CompiledMapping, extract: Extract) -> Spool:
-        """Create `staged` (see `changes.diff`) and `asked`; returns the mapped rows, in blocks by `n`."""
+        """Create `staged` (see `changes.diff`) and `asked`; returns the mapped rows, in blocks by `n`.
+
+        Where there is a cursor, `staged` has it as its last column, `cursor`.
+        """
         self._ask(space)
         spool = Spool(space.folder / "rows")
         file = space.folder / "staged.parquet"
-        work = _Work(self, space, spool)
-        blocks = _numbered(mapping, extract)
-        with pq.ParquetWriter(file, _SCHEMA, compression="lz4", use_dictionary=_DICTIONARIES) as writer:
+        schema = self._schema(extract.schema)
+        work = _Work(self, space, spool, schema)
+        blocks = _numbered(mapping, extract, self.cursor)
+        with pq.ParquetWriter(file, schema, compression="lz4", use_dictionary=_DICTIONARIES) as writer:
             for table in map_in_order(work.stage, blocks, space.threads):
                 writer.write_table(table)
         space.connection.execute(f"CREATE VIEW staged AS {self._staged(literal(str(file)))}")
@@ -60,6 +68,12 @@ class Stage:
     @property
     def keyed(self) -> bool:
         return any(field.key for field in self.fields)
+
+    def _schema(self, columns: pa.Schema) -> pa.Schema:
+        """The narrow columns of a query with these columns."""
+        if self.cursor is None:
+            return _SCHEMA
+        return _SCHEMA.append(pa.field("cursor", readable(pa.array([], columns.field(self.cursor).type)).type))
 
     def _ask(self, space: Workspace) -> None:
         space.connection.execute("CREATE TABLE asked (key VARCHAR)")
@@ -83,11 +97,12 @@ class Stage:
         record_keys = record_keys_sql(self.fields) if self.keyed else "'{}'"
         unsendable = unsendable_sql(self.fields, self.wire_form) or "NULL"
         among = f"WHERE {_ASKED}" if self.asked else ""
+        cursor = "" if self.cursor is None else f', "{CURSOR}" AS cursor'
         return f"""
             SELECT * FROM (
                 SELECT "{NUMBER}" AS n, {key} AS key, {record_keys} AS record_keys,
                     {fingerprint_sql(self.fields, self.fingerprint_version)} AS fingerprint,
-                    {ERROR_FIELD} AS error_field, {ERROR} AS error, {unsendable}::VARCHAR AS unsendable
+                    {ERROR_FIELD} AS error_field, {ERROR} AS error, {unsendable}::VARCHAR AS unsendable{cursor}
                 FROM incoming
             ) {among}
         """
@@ -100,18 +115,20 @@ class _Work:
     stage_: Stage
     space: Workspace
     spool: Spool
+    schema: pa.Schema
 
     def stage(self, block: pa.Table) -> pa.Table:
         """Compute the narrow columns of a block and spool its mapped fields."""
         with closing(self.space.connection.cursor()) as cursor:
             cursor.register("incoming", block)
             table = _in_order(cursor.sql(self.stage_.columns()).to_arrow_table())
-        rows = block.drop_columns([ERROR_FIELD, ERROR])
+        beside = [ERROR_FIELD, ERROR, *([] if self.stage_.cursor is None else [CURSOR])]
+        rows = block.drop_columns(beside)
         if table.num_rows < rows.num_rows:
             rows = rows.take(np.searchsorted(rows[NUMBER].to_numpy(), table["n"].to_numpy()))
         if rows.num_rows:
             self.spool.append(rows[NUMBER][0].as_py(), rows[NUMBER][-1].as_py(), rows)
-        return table.cast(_SCHEMA)
+        return table.cast(self.schema)
 
 
 _ASKED = "key IN (SELECT key FROM asked) OR (key IS NULL AND error IS NOT NULL)"
@@ -137,13 +154,14 @@ def _in_order(table: pa.Table) -> pa.Table:
     return table if (np.diff(numbers) > 0).all() else table.take(np.argsort(numbers))
 
 
-def _numbered(mapping: CompiledMapping, extract: Extract) -> Iterator[pa.Table]:
-    """Mapped blocks whose rows are numbered from 1."""
+def _numbered(mapping: CompiledMapping, extract: Extract, cursor: int | None) -> Iterator[pa.Table]:
+    """Mapped blocks whose rows are numbered from 1, with their cursor where there is one."""
     start = 1
     for block in _full(extract.blocks):
         numbers = pa.array(np.arange(start, start + block.num_rows, dtype=np.int64))
         start += block.num_rows
-        yield mapping.apply(block).append_column(NUMBER, numbers)
+        mapped = mapping.apply(block).append_column(NUMBER, numbers)
+        yield mapped if cursor is None else mapped.append_column(CURSOR, readable(block.column(cursor)))
 
 
 def _full(blocks: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

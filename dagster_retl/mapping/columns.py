@@ -146,6 +146,12 @@ def to_plain(values: Any, target: pa.DataType) -> Any:
     return pc.cast(values, target)
 
 
+def readable(values: Any) -> Any:
+    """An array in a type that DuckDB takes."""
+    kind = plain(values.type)
+    return values if kind is None else to_plain(values, kind)
+
+
 def _from_extension(values: Any, target: pa.DataType) -> Any:
     if target.equals(JSON):
         return json_array(to_plain(values.storage, pa.string()))

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from dagster_retl.errors import ConfigurationError, SourceError
 from dagster_retl.mapping.canonical import canonical_sql
-from dagster_retl.mapping.columns import JSON, Columns, plain, to_plain
+from dagster_retl.mapping.columns import JSON, Columns, plain, readable, to_plain
 from dagster_retl.mapping.computation import Computation, Computed, compute
 from dagster_retl.mapping.constants import Constant, default_scalar, fill
 from dagster_retl.mapping.expression import Expression, column_expression, parse_expression
@@ -218,16 +218,11 @@ def _sandbox_rows(columns: Columns, numbers: Sequence[int], values: Sequence[Any
 
     An expression of constants reads none; it needs as many rows all the same.
     """
-    arrays = [_readable(values[number]) for number in numbers]
+    arrays = [readable(values[number]) for number in numbers]
     names = [columns.aliases[number] for number in numbers]
     if not arrays:
         return pa.table({"row": pa.nulls(rows, pa.int8())})
     return pa.Table.from_arrays(arrays, names=names)
-
-
-def _readable(values: Any) -> Any:
-    kind = plain(values.type)
-    return values if kind is None else to_plain(values, kind)
 
 
 def _with_default(result: Computed, default: Any) -> Any:

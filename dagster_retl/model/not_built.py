@@ -32,8 +32,6 @@ NOT_BUILT: tuple[NotBuilt, ...] = (
     NotBuilt("alerts.*.dead_letters.age", "`dead_letters.age`"),
     NotBuilt("syncs.*.source_query", "a `dbt:` query", r"\s*dbt:.*"),
     NotBuilt("syncs.*.source_query", "an `asset:` query", r"\s*asset:.*"),
-    NotBuilt("syncs.*.change_detection", "`change_detection: none`", "none"),
-    NotBuilt("syncs.*.change_detection.watermark", "`change_detection: {watermark: …}`"),
     NotBuilt("syncs.*.schedule", "`schedule: on_upstream`", "on_upstream"),
     NotBuilt("syncs.*.schedule.type", "`schedule: on_upstream`", "on_upstream"),
     NotBuilt("syncs.*.after", "`after`"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -27,7 +28,7 @@ from pydantic_core import PydanticCustomError
 from dagster_retl.model.ids import sync_id_of
 from dagster_retl.model.locations import check_timezone
 from dagster_retl.model.mistakes import Mistake, did_you_mean, gather
-from dagster_retl.model.units import Share
+from dagster_retl.model.units import Share, Step
 
 NO_KEY = "no_key"
 """The kind of error that a sync has whose mode needs a key."""
@@ -144,10 +145,12 @@ class Guards(Definition):
 
 
 class Watermark(Definition):
-    """Change detection by a column that only grows."""
+    """Change detection by a column that grows with each change of a row."""
 
-    watermark: str
-    lookback: str = "0s"
+    watermark: str = Field(min_length=1)
+    """A column of the query: a timestamp, a date, a number or text."""
+    lookback: Step = timedelta(0)
+    """How far below the highest value seen rows are read again: a duration for times, a number for numbers."""
 
 
 class Sync(Definition):
@@ -244,6 +247,22 @@ class Sync(Definition):
             return Watermark.model_validate(value)
         if not isinstance(value, Watermark) and value not in ("snapshot", "none"):
             raise ValueError("expected `snapshot`, `none` or `{watermark: column, lookback: 1h}`")
+        return value
+
+    @field_validator("change_detection")
+    @classmethod
+    def _detection_fits_mode(cls, value: Any, info: ValidationInfo) -> Any:
+        mode, mappings = info.data.get("sync_mode"), info.data.get("field_mappings", ())
+        if value == "snapshot" or mode is None:
+            return value
+        if mode is SyncMode.MIRROR:
+            raise ValueError(
+                "mode 'mirror' needs `change_detection: snapshot`: it compares the whole result with what was delivered"
+            )
+        if value == "none" and mode is SyncMode.INSERT:
+            raise ValueError("mode 'insert' would insert every row again in every run with `change_detection: none`")
+        if value != "none" and mappings and not any(mapping.key for mapping in mappings):
+            raise ValueError("a watermark needs a key: rows without one are told apart by counting the whole result")
         return value
 
     @property

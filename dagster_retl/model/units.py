@@ -1,17 +1,19 @@
-"""The units that people write in settings: durations (`1h30m`), shares (`10%`), sizes (`300MB`)."""
+"""The units that people write in settings: durations (`1h30m`), shares (`10%`), sizes (`300MB`), steps (`100`)."""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
 _DURATION = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _SECONDS = (604_800, 86_400, 3_600, 60, 1)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 DURATION_PATTERN = r"^(?=\d)(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?$"
@@ -55,6 +57,21 @@ def parse_seconds(value: object) -> object:
     return value
 
 
+def parse_step(value: object) -> timedelta | Decimal:
+    """A distance between times (`1h30m`) or between numbers (`100`).
+
+    Raises `ValueError` for anything else, negative numbers among them.
+    """
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return Decimal(value.strip())
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or a number that is not negative") from None
+
+
 def parse_size(value: object) -> object:
     """`300MB` (10^6) or `300MiB` (2^20) in bytes; a whole number is bytes already.
 
@@ -79,6 +96,11 @@ def format_duration(value: timedelta) -> str:
     return "".join(parts) or "0s"
 
 
+def format_step(value: timedelta | Decimal) -> str:
+    """A step as people write it."""
+    return format_duration(value) if isinstance(value, timedelta) else format(value, "f")
+
+
 def _text_or(pattern: str, example: str, *others: dict[str, Any]) -> WithJsonSchema:
     text = {"type": "string", "pattern": pattern, "examples": [example]}
     return WithJsonSchema({"anyOf": [text, *others]} if others else text)
@@ -96,6 +118,12 @@ Share = Annotated[
 ]
 ByteSize = Annotated[
     int, BeforeValidator(parse_size), _text_or(SIZE_PATTERN, "300MB", {"type": "integer", "minimum": 0})
+]
+Step = Annotated[
+    timedelta | Decimal,
+    BeforeValidator(parse_step),
+    PlainSerializer(format_step, return_type=str, when_used="json"),
+    _text_or(DURATION_PATTERN, "1h", {"type": "number", "minimum": 0}),
 ]
 Seconds = Annotated[
     float,

@@ -21,6 +21,7 @@ from dagster_retl.errors import ConfigurationError, ErrorCode, SourceError
 
 BLOCK_ROWS = 50_000
 """Rows of a block, unless the reader asks for another number."""
+_LOCAL_TIME = b"retl:local_time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +113,21 @@ def in_local_time(extract: Extract, timezone: str | None) -> Extract:
     """The extract with its timestamps without zone read as `timezone`'s local time, in UTC.
 
     A time that a clock change repeats is its first occurrence; one that it leaves out is the moment
-    of the change.
+    of the change. Their columns say so (`is_local_time`).
     """
     naive = [i for i, column in enumerate(extract.schema) if _is_naive(column.type)]
     if timezone is None or not naive:
         return extract
     schema = extract.schema
     for i in naive:
-        schema = schema.set(i, schema.field(i).with_type(pa.timestamp(schema.field(i).type.unit, "UTC")))
+        utc = schema.field(i).with_type(pa.timestamp(schema.field(i).type.unit, "UTC"))
+        schema = schema.set(i, utc.with_metadata({_LOCAL_TIME: b"yes"}))
     return Extract(schema, _localised(extract.blocks, schema, naive, timezone), extract.notes)
+
+
+def is_local_time(column: pa.Field) -> bool:
+    """Whether a column's timestamps have no zone in the warehouse."""
+    return _LOCAL_TIME in (column.metadata or {})
 
 
 def _is_naive(kind: pa.DataType) -> bool:

@@ -197,8 +197,8 @@ rearmed_keys = Table(
     Column("rearmed_at", Text, nullable=False),
     Index("rearmed_keys_by_sync", "sync_id", "epoch"),
 )
-"""Keys that a person decided to have tried again: a run with a watermark reads them whatever their cursor
-says, and then forgets them."""
+"""Keys that a run with a watermark reads whatever their cursor says, because a person decided about them or an
+update found no record; the run that read them and ended well forgets them."""
 
 row_history = Table(
     "row_history",

@@ -23,9 +23,10 @@ from dagster_retl.store.ledger import Ledger
 from dagster_retl.store.mentions import Mentions
 from dagster_retl.store.migrate import ensure_schema, revision, store_uuid
 from dagster_retl.store.notices import Notices
+from dagster_retl.store.rearmed_keys import RearmedKeys
 from dagster_retl.store.row_history import RowHistory
 from dagster_retl.store.runs import Runs
-from dagster_retl.store.schema import acceptances, dead_letters, row_history, suspects
+from dagster_retl.store.schema import acceptances, dead_letters, rearmed_keys, row_history, suspects
 from dagster_retl.store.snapshots import Snapshots
 from dagster_retl.store.states import SyncStates
 from dagster_retl.store.suspects import Suspects
@@ -49,6 +50,7 @@ class Store:
         self.dead_letters = DeadLetters(database, self.audit)
         self.suspects = Suspects(database)
         self.acceptances = Acceptances(database)
+        self.rearmed = RearmedKeys(database)
         self.snapshots = Snapshots(database)
         self.history = RowHistory(database)
         self.keys = KeyRecords(database)
@@ -110,8 +112,8 @@ class Store:
             yield conn
 
     def move_epoch(self, conn: Connection, sync_id: str, old: str, new: str) -> None:
-        """Give what belongs to an epoch of a sync to another one: it is the same data."""
-        for table in (suspects, acceptances, dead_letters, row_history):
+        """Give what belongs to an epoch of a sync, its snapshot aside, to another epoch: it is the same data."""
+        for table in (suspects, acceptances, dead_letters, rearmed_keys, row_history):
             mine = (table.c.sync_id == sync_id) & (table.c.epoch == old)
             conn.execute(update(table).where(mine).values(epoch=new))
 

@@ -249,3 +249,20 @@ def test_a_row_without_json_form_fails(world: World) -> None:
     world.stage("k", unsendable="score")
     world.diff()
     assert world.fate("k") == "TYPE_COERCION"
+
+
+def test_a_window_says_of_the_keys_alone_that_were_asked_for_that_they_left(world: World) -> None:
+    world.connection.execute("CREATE TABLE looked_up AS SELECT 'asked' AS key")
+    for key in ("asked", "not asked", "there"):
+        world.letter(key)
+    world.stage("there", "B")
+    world.diff(windowed=True)
+    assert world.settled() == {"asked": "source_row_missing"}
+
+
+def test_a_window_makes_a_delete_sync_forget_nothing(world: World) -> None:
+    world.remember("elsewhere", DELETED)
+    for windowed, forgotten in ((True, 0), (False, 1)):
+        world.diff(SyncMode.DELETE, windowed=windowed)
+        query = f"SELECT count(*) FROM ({forgotten_query(world.rules)})"
+        assert world.connection.execute(query).fetchall() == [(forgotten,)]

@@ -32,7 +32,7 @@ from dagster_retl.model.project import (
     Warehouse,
 )
 from dagster_retl.model.runs import Guard
-from dagster_retl.model.sync import FieldMapping, Guards, Schedule, Sync, SyncMode
+from dagster_retl.model.sync import FieldMapping, Guards, Schedule, Sync, SyncMode, Watermark
 from dagster_retl.model.units import format_duration
 from dagster_retl.orchestration.config import SyncRunConfig
 from dagster_retl.service import Service
@@ -276,6 +276,7 @@ _SETTINGS: list[tuple[str, int, type[BaseModel]]] = [
     ("### Dead letters", 0, DeadLetterSettings),
     ("### Retention", 0, Retention),
     ("## Mapping", 0, FieldMapping),
+    ("## Change detection", 1, Watermark),
     ("## Guards", 0, Guards),
     ("## Schedules", 0, Schedule),
     ("## Alerts", 0, AlertRule),

@@ -112,6 +112,13 @@ def test_example_of_the_design() -> None:
 
 
 @pytest.mark.parametrize(
+    "said", ["none", "{watermark: c}", "{watermark: c, lookback: 1h}", "{watermark: c, lookback: 5}"]
+)
+def test_ways_to_detect_changes(said: str) -> None:
+    assert accepts(EXAMPLE.replace("change_detection: snapshot", f"change_detection: {said}"))
+
+
+@pytest.mark.parametrize(
     ("old", "new"),
     [
         ("object_name: Account", "objct_name: Account"),
@@ -136,8 +143,10 @@ def test_example_of_the_design() -> None:
         ("max_attempts", "after: [x]\n    max_attempts"),
         ("max_attempts", "partitions: x\n    max_attempts"),
         ("max_attempts", "adopt: x\n    max_attempts"),
-        ("change_detection: snapshot", "change_detection: none"),
-        ("change_detection: snapshot", "change_detection: {watermark: c}"),
+        ("change_detection: snapshot", "change_detection: hash"),
+        ("change_detection: snapshot", "change_detection: {lookback: 1h}"),
+        ("change_detection: snapshot", "change_detection: {watermark: c, lookback: -1}"),
+        ("change_detection: snapshot", "change_detection: {watermark: c, lookback: 1 hour}"),
         ("engine:", "dead_letters: {payloads: maybe}\nengine:"),
         ("engine:", "retention: {generations: 1}\nengine:"),
         ("engine:", "retention: {runs: 0}\nengine:"),

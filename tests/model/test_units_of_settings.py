@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 
 from dagster_retl.model.units import (
     format_duration,
+    format_step,
     parse_duration,
     parse_duration_or_zero,
     parse_seconds,
     parse_share,
     parse_size,
+    parse_step,
 )
 
 
@@ -73,3 +76,30 @@ def test_sizes(value: Any, expected: Any) -> None:
 def test_what_is_no_size(value: str) -> None:
     with pytest.raises(ValueError, match="expected a size"):
         parse_size(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("1h", timedelta(hours=1)),
+        ("0s", timedelta()),
+        (timedelta(days=1), timedelta(days=1)),
+        (100, Decimal(100)),
+        ("100", Decimal(100)),
+        (0.1, Decimal("0.1")),
+        (Decimal("0.10"), Decimal("0.10")),
+    ],
+)
+def test_steps(value: Any, expected: Any) -> None:
+    assert parse_step(value) == expected
+
+
+@pytest.mark.parametrize("written", ["1h30m", "0s", "100", "0.10"])
+def test_steps_are_written_as_they_are_read(written: str) -> None:
+    assert format_step(parse_step(written)) == written
+
+
+@pytest.mark.parametrize("value", [-1, "-1", "1 hour", "", None, True, float("nan"), [1]])
+def test_what_is_no_step(value: Any) -> None:
+    with pytest.raises(ValueError, match="duration such as 24h, 90d or 1h30m, or a number"):
+        parse_step(value)

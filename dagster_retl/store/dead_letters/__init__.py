@@ -5,11 +5,11 @@ from __future__ import annotations
 from dagster_retl.store.audit import Audit
 from dagster_retl.store.database import Database
 from dagster_retl.store.dead_letters.decisions import Decisions
-from dagster_retl.store.dead_letters.failures import Failure, Failures
+from dagster_retl.store.dead_letters.failures import KEYLESS, Failure, Failures
 from dagster_retl.store.dead_letters.listing import Listing, OpenGroup
 from dagster_retl.store.dead_letters.planning import OPEN_SCHEMA, SILENCED_SCHEMA, Planning
 
-__all__ = ["OPEN_SCHEMA", "SILENCED_SCHEMA", "DeadLetters", "Failure", "OpenGroup"]
+__all__ = ["KEYLESS", "OPEN_SCHEMA", "SILENCED_SCHEMA", "DeadLetters", "Failure", "OpenGroup"]
 
 
 class DeadLetters(Failures, Decisions, Listing, Planning):

@@ -14,7 +14,8 @@ from dagster_retl.model.rows import Operation
 from dagster_retl.store.audit import Audit
 from dagster_retl.store.clock import from_text, to_text
 from dagster_retl.store.database import Database
-from dagster_retl.store.schema import acceptances, dead_letters
+from dagster_retl.store.dead_letters.failures import KEYLESS
+from dagster_retl.store.schema import acceptances, dead_letters, rearmed_keys
 from dagster_retl.store.sql import chunks
 
 SKIPPED = "skipped"
@@ -36,7 +37,8 @@ class Decisions:
 
         `skipped` silences the version that failed until the row changes. `manual_push` takes that
         version as accepted, and so does any resolution of a held entry: it arrived. Every other
-        resolution only closes the entry: the next run tries the row again.
+        resolution only closes the entry: the next run tries the row again, though a watermark may
+        have passed it.
 
         All or nothing: raises `NotFoundError` with the ids that do not exist, `ConfigurationError`
         for a resolution that is not `[a-z0-9_]{1,64}` or a held entry that may still arrive.
@@ -52,6 +54,7 @@ class Decisions:
             entries = self._lock_open(writer, ids)
             _refuse_unsettled(entries, now)
             _accept(writer, [entry for entry in entries if _arrived(entry, resolution)], now)
+            _rearm(writer, [entry for entry in entries if not _settled(entry, resolution)], now)
             self._close(writer, entries, resolution, now)
             for entry in entries:
                 self._audit.add(writer, actor, "dead_letter.resolve", entry.id, resolution)
@@ -122,6 +125,11 @@ def _refuse_unsettled(entries: Sequence[Any], now: datetime) -> None:
         )
 
 
+def _settled(entry: Any, resolution: str) -> bool:
+    """Whether the decision says all about the version, so that nobody need look at the row before it changes."""
+    return _arrived(entry, resolution) or (resolution == SKIPPED and entry.fingerprint is not None)
+
+
 def _arrived(entry: Any, resolution: str) -> bool:
     """Whether the decision says that the destination holds the entry's version.
 
@@ -130,6 +138,17 @@ def _arrived(entry: Any, resolution: str) -> bool:
     """
     known = entry.fingerprint is not None or entry.operation == Operation.DELETE.value
     return known and (entry.held or resolution == MANUAL_PUSH)
+
+
+def _rearm(conn: Connection, entries: Sequence[Any], now: datetime) -> None:
+    copied = ("sync_id", "epoch", "key", "record_keys")
+    rows = [
+        {name: getattr(entry, name) for name in copied} | {"rearmed_at": to_text(now)}
+        for entry in entries
+        if not entry.key.startswith(KEYLESS)
+    ]
+    if rows:
+        conn.execute(insert(rearmed_keys), rows)
 
 
 def _accept(conn: Connection, entries: Sequence[Any], now: datetime) -> None:

@@ -18,6 +18,9 @@ from dagster_retl.store.sql import chunks, upsert
 CONFIG_CHANGED = "config_changed"
 FIXED_AT_SOURCE = "fixed_at_source"
 
+KEYLESS = "code:"
+"""How the keys of entries begin that stand for all rows without a key."""
+
 _MESSAGE_LENGTH = 2_000
 _WAVE = 1_000  # failures in one statement
 _C = dead_letters.c
@@ -137,7 +140,7 @@ class Failures:
 
 def keyless_key(code: ErrorCode) -> str:
     """The key of the entry that stands for all rows without one."""
-    return f"code:{code.value}"
+    return f"{KEYLESS}{code.value}"
 
 
 def _waves(failures: Sequence[Failure]) -> Iterator[list[Failure]]:

@@ -18,6 +18,7 @@ OPEN_SCHEMA = pa.schema(
         ("error_code", pa.string()),
         ("operation", pa.string()),
         ("id", pa.string()),
+        ("record_keys", pa.string()),
     ]
 )
 
