@@ -53,7 +53,7 @@ class DiffRules:
     by_key: only the keys in `asked` are looked at. limit: send at most this many rows. keyed: rows
     have a key of their own, which is part of their content. compare: a row that is as it was accepted needs
     nothing; otherwise it is sent again. windowed: rows outside a window were not read; only of the keys in
-    `looked_up` is it known whether they left the query.
+    `looked_up` is it known whether they left the query. baseline: nothing is sent, removals stay due.
     """
 
     mode: SyncMode
@@ -65,6 +65,7 @@ class DiffRules:
     limit: int | None = None
     compare: bool = True
     windowed: bool = False
+    baseline: bool = False
 
     @property
     def by_fingerprint(self) -> bool:
@@ -270,7 +271,8 @@ def _removals(rules: DiffRules, *, possible: bool) -> str:
     return f"""
         CREATE OR REPLACE TABLE removals AS
         SELECT k.key, k.record_keys, k.record_id, l.key IS NOT NULL AS has_letter,
-            CASE WHEN {parked} AND {str(not rules.retry_parked).upper()} THEN 'skipped:parked' ELSE 'send' END AS fate
+            CASE WHEN {str(rules.baseline).upper()} THEN 'skipped:baseline'
+                WHEN {parked} AND {str(not rules.retry_parked).upper()} THEN 'skipped:parked' ELSE 'send' END AS fate
         FROM (
             SELECT key, record_keys, record_id FROM unseen
             UNION ALL

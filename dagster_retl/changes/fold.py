@@ -54,6 +54,19 @@ class UnansweredRow:
     operation: str
 
 
+def accept_all(connection: duckdb.DuckDBPyConnection, at: str) -> None:
+    """Answer the whole manifest, at a time as the store writes it, as a destination would that accepts everything."""
+    batches = "SELECT DISTINCT batch FROM manifest WHERE batch IS NOT NULL"
+    connection.execute(f"INSERT INTO started SELECT batch, ? FROM ({batches})", [at])
+    connection.execute(
+        f"""
+        INSERT INTO outcomes (batch, position, status, ambiguous, record_id, started_at)
+        SELECT batch, NULL, '{Status.WRITTEN}', FALSE, NULL, ? FROM ({batches})
+        """,
+        [at],
+    )
+
+
 def answer(connection: duckdb.DuckDBPyConnection) -> None:
     """Join manifest, intents and outcomes into the view `answered`; a started row without answer is unknown.
 

@@ -9,6 +9,7 @@ import click
 
 from dagster_retl.cli import dlq, explain, forget, runs, store, syncs, up
 from dagster_retl.cli.app import App
+from dagster_retl.cli.baseline import baseline
 from dagster_retl.cli.demo import demo as demo_command
 from dagster_retl.cli.project import check, connectors, init, schema
 from dagster_retl.cli.session import Session
@@ -41,6 +42,7 @@ for _command in (
     syncs.syncs,
     syncs.plan,
     runs.run,
+    baseline,
     runs.runs,
     dlq.dlq,
     explain.explain,

@@ -1,8 +1,8 @@
-"""The options of `run` and `plan`."""
+"""The options of `run`, `plan` and `baseline`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -11,7 +11,7 @@ from dagster_retl.cli.keys import keys_of
 from dagster_retl.model.runs import AccountChange, Guard, RunOptions
 from dagster_retl.model.sync import Sync
 
-_OPTIONS = (
+_ROWS = (
     click.option("--full-refresh", is_flag=True, help="Send the whole result, changed or not."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Send at most N rows."),
     click.option(
@@ -21,6 +21,8 @@ _OPTIONS = (
         metavar="KEY",
         help="Send only this row: its key, or `field=value,field=value`. Can be given several times.",
     ),
+)
+_CIRCUMSTANCES = (
     click.option(
         "--override",
         "overrides",
@@ -35,26 +37,44 @@ _OPTIONS = (
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say what is special about a run."""
-    for option in reversed(_OPTIONS):
+    return _with(command, (*_ROWS, *_CIRCUMSTANCES))
+
+
+def circumstances(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command those of them that do not say which rows are sent."""
+    return _with(command, _CIRCUMSTANCES)
+
+
+def _with(command: Callable[..., Any], options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    for option in reversed(options):
         command = option(command)
     return command
 
 
 def build(sync: Sync, chosen: dict[str, Any], *, dry_run: bool = False) -> RunOptions:
     """What was chosen. Raises `click.UsageError` for what cannot go together."""
-    if chosen["reset"] and chosen["keep_snapshot"]:
-        raise click.UsageError("--reset and --keep-snapshot say opposite things: choose one")
     return RunOptions(
         full_refresh=chosen["full_refresh"],
         dry_run=dry_run,
         limit=chosen["limit"],
         keys=keys_of(sync, chosen["keys"]),
-        overrides=frozenset(Guard(name) for name in chosen["overrides"]),
+        overrides=_overrides(chosen),
         account_change=_account_change(chosen),
     )
 
 
+def build_baseline(chosen: dict[str, Any]) -> RunOptions:
+    """The same for a baseline."""
+    return RunOptions(baseline=True, overrides=_overrides(chosen), account_change=_account_change(chosen))
+
+
+def _overrides(chosen: dict[str, Any]) -> frozenset[Guard]:
+    return frozenset(Guard(name) for name in chosen["overrides"])
+
+
 def _account_change(chosen: dict[str, Any]) -> AccountChange:
+    if chosen["reset"] and chosen["keep_snapshot"]:
+        raise click.UsageError("--reset and --keep-snapshot say opposite things: choose one")
     if chosen["reset"]:
         return AccountChange.RESET
     return AccountChange.KEEP_SNAPSHOT if chosen["keep_snapshot"] else AccountChange.REFUSE

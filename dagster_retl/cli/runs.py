@@ -114,13 +114,20 @@ def show_run(session: Session, done: Run) -> None:
     """What became of a run, and of its rows."""
     mark = {RunStatus.SUCCEEDED: ("✓ ", "green"), RunStatus.FAILED: ("✗ ", "red")}.get(done.status, ("· ", "cyan"))
     took = "" if done.duration_s is None else Text.assemble(" in ", words.duration(done.duration_s))
-    kind = " (dry run: nothing was written)" if done.dry_run else " (full refresh)" if done.full_refresh else ""
-    output.line(session, mark, words.name(done.sync_name), "  ", words.status(done), took, (kind, "dim"))
+    output.line(session, mark, words.name(done.sync_name), "  ", words.status(done), took, (_kind(done), "dim"))
     if done.error_message:
         output.line(session, "  ", (f"{done.error_code}: ", "bold red"), (done.error_message, "red"))
     for warning in done.warnings:
         output.line(session, "  ", (f"! {warning}", "yellow"))
     counted(session, done.counters)
+
+
+def _kind(done: Run) -> str:
+    if done.dry_run:
+        return " (dry run: nothing was written)"
+    if done.options.get("baseline"):
+        return " (baseline: nothing was sent)"
+    return " (full refresh)" if done.full_refresh else ""
 
 
 def counted(session: Session, counters: Counters) -> None:

@@ -151,11 +151,16 @@ class Closer:
         self._space = space
         self._keeps_history = keeps_history
 
-    def fold(self, run_id: str, books: Books, pointer: Pointer) -> Folded:
-        """Build the next generation (if anything changed) from a run's manifest and ledger."""
+    def fold(self, run_id: str, books: Books, pointer: Pointer, *, accept_all: bool = False) -> Folded:
+        """Build the next generation (if anything changed) from a run's manifest and ledger.
+
+        accept_all: the manifest was not sent, and counts as accepted now.
+        """
         connection = self._space.connection
         self._load(run_id, books, pointer)
         now = self._store.now()
+        if accept_all:
+            fold.accept_all(connection, to_text(now))
         fold.answer(connection)
         query = fold.next_snapshot()
         connection.execute(f"CREATE OR REPLACE VIEW snapshot_next AS {query}")
@@ -173,7 +178,8 @@ class Closer:
             acceptances=accepted,
             again=fold.not_found(connection) if books.by_watermark else (),
         )
-        return self._with_history(folded, run_id) if self._keeps_history and anything_sent(connection) else folded
+        keeps_history = self._keeps_history and not accept_all and anything_sent(connection)
+        return self._with_history(folded, run_id) if keeps_history else folded
 
     def commit(self, conn: Connection, run_id: str, folded: Folded, ending: Ending) -> None:
         """Everything that ends a run, in the caller's fenced transaction. Frees no lease."""

@@ -83,7 +83,7 @@ class Payload:
                 self.spool.append(place, place + rows.num_rows - 1, numbered)
                 writer.write_table(numbered.select(MANIFEST.names))
                 place += rows.num_rows
-            for block in self._space.connection.cursor().sql(_forgotten(forgotten)).to_arrow_reader(_REMOVALS):
+            for block in self._space.connection.cursor().sql(forgotten_rows(forgotten)).to_arrow_reader(_REMOVALS):
                 writer.write_batch(block.cast(MANIFEST))
 
     def _number(self, rows: pa.Table) -> pa.Table:
@@ -134,7 +134,8 @@ _COLUMNS = ", ".join(MANIFEST.names[2:])
 _SENDS = pa.schema([*list(MANIFEST)[2:], (DOCUMENT, pa.binary())])
 
 
-def _forgotten(query: str) -> str:
+def forgotten_rows(query: str) -> str:
+    """A query for the manifest's rows that say which keys to forget."""
     return f"""
         SELECT NULL::INTEGER AS batch, NULL::INTEGER AS position, 'forget' AS operation, FALSE AS removal,
             key, record_keys, fingerprint AS content, record_id, FALSE AS has_letter FROM ({query})

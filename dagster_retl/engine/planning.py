@@ -79,11 +79,12 @@ class Planner:
             mode=self.sync.sync_mode,
             max_attempts=self.sync.max_attempts,
             complete=not self.options.partial,
-            retry_parked=self.options.full_refresh or bool(self.options.replay),
+            retry_parked=self.options.full_refresh or self.options.baseline or bool(self.options.replay),
             by_key=bool(self.options.keys),
             limit=self.options.limit,
             keyed=bool(self.sync.key_fields),
             compare=self.sync.change_detection != "none",
+            baseline=self.options.baseline,
         )
 
     def plan(self, memory: Memory, discovery: Discovery, *, reason: str, notes: Sequence[str] = ()) -> Plan:
@@ -178,7 +179,7 @@ class Planner:
                 self.sync, totals, self.options, snapshot_rows=pointer.rows, last_source_rows=pointer.source_rows
             )
         )
-        if totals.send or totals.removals_sent:
+        if (totals.send or totals.removals_sent) and not self.options.baseline:
             contract = contract_guard(self.sync, fields, discovery.fields(self.sync.object_name))
             tripped = [contract, *tripped] if contract else tripped
         return tripped

@@ -53,14 +53,14 @@ def choose_reading(
     """Choose what this run reads.
 
     watermark: as the store has it. lookups: `key` and `record_keys` of what has to be read whatever its cursor.
-    A run of certain keys reads everything.
+    A baseline, and a run of certain keys, read everything.
     """
     detection = sync.change_detection
     if not isinstance(detection, Watermark):
         return Reading(sql)
     whole = Reading(sql, definition_of(sync, source, sql))
     mark = Mark.of(watermark)
-    if mark is None or options.keys:
+    if mark is None or options.baseline or options.keys:
         return whole
     if reason := _outdated(mark, detection, whole.definition):
         return replace(whole, warnings=(f"everything is read once: {reason}",))

@@ -93,11 +93,12 @@ def choose_pointer(
         return Chosen(replace(known, stale=stale, watermark=None if stale else known.watermark), reason)
     if known.account_id != account.id:
         return _other_account(sync, connector, account, known, blank, options)
-    if sync.sync_mode is SyncMode.INSERT and known.generation and not options.full_refresh:
+    if sync.sync_mode is SyncMode.INSERT and known.generation and not (options.full_refresh or options.baseline):
         raise ConfigurationError(
             f"sync {sync.name!r} inserts, and its object or what tells its rows apart (the key, or without one "
             "the whole mapping) changed: it would insert every row again",
-            hint="Run it once with `--full-refresh` if that is what you want.",
+            hint=f"If the rows are there already, `retl baseline {sync.slug}` takes them as delivered; "
+            "if every row is to be inserted, run it once with `--full-refresh`.",
         )
     return Chosen(blank, "the object, the key or the kind of writing changed: the snapshot starts empty")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from dagster_retl.changes.diff import DiffRules, failures, forgotten_query, keyless_failures, settled_letters
 from dagster_retl.connectors.base import AnyConnector
+from dagster_retl.engine import baseline
 from dagster_retl.engine.budget import SharedBudget, account_name
 from dagster_retl.engine.cleaning import clean
 from dagster_retl.engine.commit import Books, Closer, Folded
@@ -38,7 +39,7 @@ from dagster_retl.engine.recovery import Recovery
 from dagster_retl.engine.sealing import Sealer
 from dagster_retl.engine.suspicion import suspects_of
 from dagster_retl.engine.workspace import Workspace, workspace
-from dagster_retl.errors import ErrorCode, LeaseLostError, RetlError
+from dagster_retl.errors import CancelledError, ErrorCode, LeaseLostError, RetlError
 from dagster_retl.model.project import EngineSettings, Retention
 from dagster_retl.model.redactor import Redactor
 from dagster_retl.model.rows import Account, Counters, Operation
@@ -144,8 +145,11 @@ class _Execution:
         if plan.guards:
             raise plan.guards[0]
         books, plan = self._make_durable(plan, pointer)
-        folded, notes = self._deliver(plan, books, pointer, account)
-        self._finish(*self._ended_well(folded, plan, memory, notes))
+        if self._run.options.baseline:
+            folded = self._take(books, pointer)
+        else:
+            folded = self._deliver(plan, books, pointer, account)
+        self._finish(*self._ended_well(folded, plan, memory))
         return Report(self._run.store.runs.get(self._run.run_id), plan)
 
     def _start(self) -> None:
@@ -173,10 +177,11 @@ class _Execution:
         run, connector = self._run, self._run.connector
         run.on_phase(Phase.PLAN, planned_counters(plan))
         payload = self._payload(plan)
+        write = partial(baseline.write_manifest, self._space.connection) if run.options.baseline else payload.write
         stored, forgotten = None, forgotten_query(plan.rules)
         if plan.totals.send or plan.totals.removals_sent or self._forgets(forgotten):
             name = manifest_name(run.store.uuid, run.sync.id, self._lease.token)
-            stored = run.state.write(name, partial(payload.write, forgotten))
+            stored = run.state.write(name, partial(write, forgotten))
         books = Books(
             epoch=pointer.epoch,
             mode=run.sync.sync_mode,
@@ -242,11 +247,16 @@ class _Execution:
             rows=copies,
         )
 
-    def _ended_well(
-        self, folded: Folded, plan: Plan, memory: Memory, notes: Sequence[str] = ()
-    ) -> tuple[Folded, Ending]:
+    def _take(self, books: Books, pointer: Pointer) -> Folded:
+        """Take as delivered what the manifest holds."""
+        if self._run.stop.is_set():
+            raise CancelledError("the baseline was stopped", hint="Nothing was changed.")
+        self._run.on_phase(Phase.FOLD, books.counters)
+        return baseline.take(self._closer, self._run.run_id, books, pointer)
+
+    def _ended_well(self, folded: Folded, plan: Plan, memory: Memory) -> tuple[Folded, Ending]:
         """A complete run moves the watermark, and has read the keys that had to be read again."""
-        ending = Ending(RunStatus.SUCCEEDED, warnings=(*plan.warnings, *notes))
+        ending = Ending(RunStatus.SUCCEEDED, warnings=tuple(plan.warnings))
         if self._run.options.partial:
             return folded, ending
         watermark = plan.reading.next_watermark(self._space.connection, self._run.sync)
@@ -255,7 +265,7 @@ class _Execution:
         source_rows = None if plan.rules.windowed else plan.totals.read
         return replace(folded, pointer=pointer, reread=reread), replace(ending, source_rows=source_rows)
 
-    def _deliver(self, plan: Plan, books: Books, pointer: Pointer, account: Account) -> tuple[Folded, Sequence[str]]:
+    def _deliver(self, plan: Plan, books: Books, pointer: Pointer, account: Account) -> Folded:
         run = self._run
         ahead = run.connector.idempotent(self._planner.rules.operation)
         recorder = Recorder(
@@ -285,7 +295,8 @@ class _Execution:
         except LeaseLostError:
             self._suspect(delivery, pointer, books)
             raise
-        return self._add_up(books, delivery, pointer), delivery.warnings
+        folded = self._add_up(books, delivery, pointer)
+        return replace(folded, warnings=(*delivery.warnings, *folded.warnings))
 
     def _send(self, delivery: Delivery, plan: Plan, books: Books, pointer: Pointer) -> None:
         """Send all batches. A delivery that ends early is folded and closed before its error is raised."""
@@ -331,6 +342,9 @@ class _Execution:
         self._run.on_phase(Phase.COMMIT, folded.counters)
         store = self._run.store
         with store.fenced(self._lease) as conn:
+            if self._run.options.baseline:
+                letters, run_id = store.dead_letters, self._run.run_id
+                folded = baseline.close_letters(conn, self._space.connection, letters, run_id, folded)
             self._closer.commit(conn, self._run.run_id, folded, ending)
             store.leases.release(self._lease, conn)
         self._clean()

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.rows import Counters
 
 
@@ -51,7 +52,8 @@ class RunOptions:
 
     limit: send at most this many rows. keys: send only these rows; each is a mapping of key
     field to value. replay: ids of the dead letters that this run sends again (their keys are
-    its `keys`). overrides: guards that may not stop this run.
+    its `keys`). overrides: guards that may not stop this run. baseline: send nothing, take the whole
+    result as delivered; raises `ConfigurationError` together with what says which rows to send.
     """
 
     full_refresh: bool = False
@@ -61,6 +63,13 @@ class RunOptions:
     replay: tuple[str, ...] = ()
     overrides: frozenset[Guard] = frozenset()
     account_change: AccountChange = AccountChange.REFUSE
+    baseline: bool = False
+
+    def __post_init__(self) -> None:
+        if self.baseline and (self.full_refresh or self.partial or self.replay):
+            raise ConfigurationError(
+                "a baseline takes the whole result and sends nothing: no full refresh, limit, keys or replay go with it"
+            )
 
     @property
     def partial(self) -> bool:

@@ -17,6 +17,9 @@ class SyncRunConfig(dg.Config):
 
     full_refresh: Annotated[bool, Field(description="Send the whole result, whatever was delivered before.")] = False
     dry_run: Annotated[bool, Field(description="Stop at the plan: nothing is written or materialized.")] = False
+    baseline: Annotated[bool, Field(description="Send nothing: take the whole result as delivered, from now on.")] = (
+        False
+    )
     limit: Annotated[int | None, Field(description="Send at most this many rows.", ge=0)] = None
     # A field named `keys` would be taken for the method of that name by dict(config), which Dagster relies on.
     only_keys: Annotated[
@@ -51,6 +54,7 @@ class SyncRunConfig(dg.Config):
             {
                 "full_refresh": options.full_refresh,
                 "dry_run": options.dry_run,
+                "baseline": options.baseline,
                 "limit": options.limit,
                 "keys": [dict(key) for key in options.keys],
                 "replay": list(options.replay),
@@ -66,6 +70,7 @@ class SyncRunConfig(dg.Config):
         return RunOptions(
             full_refresh=self.full_refresh,
             dry_run=self.dry_run,
+            baseline=self.baseline,
             limit=self.limit,
             keys=tuple(self.only_keys),
             replay=tuple(self.replay),

@@ -212,6 +212,7 @@ def options_to_json(options: RunOptions) -> dict[str, Any]:
     values = {
         "full_refresh": options.full_refresh,
         "dry_run": options.dry_run,
+        "baseline": options.baseline,
         "limit": options.limit,
         "keys": [dict(key) for key in options.keys],
         "replay": list(options.replay),
@@ -226,6 +227,7 @@ def options_from_json(values: Mapping[str, Any]) -> RunOptions:
     return RunOptions(
         full_refresh=values.get("full_refresh", False),
         dry_run=values.get("dry_run", False),
+        baseline=values.get("baseline", False),
         limit=values.get("limit"),
         keys=tuple(values.get("keys", ())),
         replay=tuple(values.get("replay", ())),

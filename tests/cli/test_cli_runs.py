@@ -117,6 +117,22 @@ def test_a_plan_and_a_dry_run_write_nothing(shop: Shop) -> None:
     assert (dry["dry_run"], dry["rows_written"], shop.service.applied) == (True, 0, [])
 
 
+def test_a_baseline_sends_nothing(shop: Shop) -> None:
+    done = shop.document("baseline", "people_service")
+    assert (done["baseline"], done["rows_unchanged"], done["rows_written"]) == (True, 3, 0)
+    shop.warehouse("UPDATE people SET name = 'Ada L.' WHERE id = 1")
+    run = shop.document("run", "people_service")
+    assert (run["baseline"], run["rows_unchanged"], run["rows_written"]) == (False, 2, 1)
+    assert set(shop.service.records["people"]) == {"1"}
+
+
+def test_a_baseline_says_so_to_people(shop: Shop) -> None:
+    result = shop.call("baseline", "people_table")
+    assert result.exit_code == 0, result.stderr
+    assert "(baseline: nothing was sent)" in result.stdout
+    assert shop.call("baseline", "people_table", "--reset", "--keep-snapshot").exit_code == 2
+
+
 def test_a_guard_stops_the_run_until_it_is_overridden(shop: Shop) -> None:
     shop.document("run", "people_service", code=3)
     shop.warehouse("DELETE FROM people")

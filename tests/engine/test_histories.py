@@ -2,8 +2,8 @@
 
 Rows come, change, go, are duplicated, lose their key or cannot be mapped; the service refuses some,
 and requests get lost, are applied without an answer, or are applied late; runs are killed at any
-moment, overtaken, limited, replayed; people decide about dead letters. After all that, and a time
-of rest, ordinary runs must make the destination what the query says.
+moment, overtaken, limited, replayed; people decide about dead letters, and edit the sync. After all that,
+and a time of rest, ordinary runs must make the destination what the query says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,22 +55,39 @@ KILLS = st.tuples(st.lists(FATES, max_size=3), st.sampled_from(["kill", "kill_ap
 
 @dataclass(frozen=True)
 class Kind:
-    """What varies between the syncs that histories are about. header: inserts carry an idempotency key."""
+    """What varies between the syncs that histories are about, and what people edit in them.
+
+    header: inserts carry an idempotency key. plain: the key is a column, which may be null; otherwise an
+    expression, which may fail. upper: names are sent in upper case. two_keys: a second field, always 1,
+    belongs to the key.
+    """
 
     mode: str
     refusals: str = "partial"
     one_by_one: bool = False
     header: bool = False
     concurrency: int = 1
+    detection: Any = "snapshot"
+    plain: bool = False
+    upper: bool = False
+    two_keys: bool = False
 
     @property
     def inserts(self) -> bool:
         return self.mode == "insert"
 
     @property
+    def modes(self) -> list[str]:
+        """The modes that people may change it to."""
+        return ["upsert", "update", *(["mirror"] if self.detection == "snapshot" else [])]
+
+    def key(self, key: int) -> dict[str, int]:
+        return {"id": key, "region": 1} if self.two_keys else {"id": key}
+
+    @property
     def rules(self) -> Rules:
         return Rules(
-            refuse=lambda record: "that is bad" if record["name"] == "bad" else None,
+            refuse=lambda record: "that is bad" if record["name"].lower() == "bad" else None,
             refusals=self.refusals,  # type: ignore[arg-type]  # one of its two words
             operations={"POST": "update" if self.mode == "update" else "upsert"},
             idempotency_header="Idempotency-Key" if self.header else None,
@@ -87,13 +104,17 @@ class Kind:
     @property
     def sync(self) -> dict[str, Any]:
         """The key and a field of some rows cannot be computed."""
+        key = "id" if self.plain else _failing("lost key", "id")
         return {
             "sync_mode": self.mode,
             "max_attempts": 2,
+            "source_query": "SELECT id, name, score, region, changed FROM t",
+            "change_detection": self.detection,
             "field_mappings": [
-                {"source": _failing("lost key", "id"), "destination": "id", "key": True},
-                {"source": "name", "destination": "name"},
+                {"source": key, "destination": "id", "key": True},
+                {"source": "upper(name)" if self.upper else "name", "destination": "name"},
                 {"source": _failing("broken", "score"), "destination": "score"},
+                {"source": "region", "destination": "region", "key": self.two_keys},
             ],
         }
 
@@ -111,23 +132,43 @@ KINDS = [
     Kind("insert", header=True),
     Kind("update", one_by_one=True),
     Kind("delete"),
+    Kind("upsert", detection={"watermark": "changed"}, plain=True),
+    Kind("upsert", detection={"watermark": "changed"}, concurrency=2),
+    Kind("insert", detection={"watermark": "changed"}, plain=True),
+    Kind("update", detection={"watermark": "changed"}, plain=True, one_by_one=True),
+    Kind("upsert", detection="none"),
 ]
 
 
 @dataclass
 class Table:
-    """The warehouse's table: id → the names of its rows; and rows without an id."""
+    """The warehouse's table: id → the names of its rows; and rows without an id. plain, upper: see `Kind`."""
 
     rows: dict[int, list[str]] = field(default_factory=dict)
     nulls: int = 0
+    plain: bool = False
+    upper: bool = False
 
-    def write(self, path: Path) -> None:
-        values: list[tuple[int | None, str]] = [(k, name) for k, names in self.rows.items() for name in names]
-        values += [(None, "a")] * self.nulls
+    def write(self, path: Path, changed: Mapping[int | None, int]) -> None:
+        """changed: key → when its rows changed last, which is their cursor."""
+        values: list[tuple[int | None, str, int]] = [
+            (None if self.plain and name == "lost key" else k, name, changed[k])
+            for k, names in self.rows.items()
+            for name in names
+        ]
+        values += [(None, "a", changed[None])] * self.nulls
         with duckdb.connect(str(path)) as connection:
-            connection.execute("CREATE OR REPLACE TABLE t (id BIGINT, name VARCHAR, score DECIMAL(12, 2))")
+            connection.execute(
+                "CREATE OR REPLACE TABLE t "
+                "(id BIGINT, name VARCHAR, score DECIMAL(12, 2), region INTEGER, changed BIGINT)"
+            )
             for row in values:
-                connection.execute("INSERT INTO t VALUES (?, ?, 1)", row)
+                connection.execute("INSERT INTO t VALUES (?, ?, 1, 1, ?)", row)
+
+    @property
+    def without_key(self) -> int:
+        """Rows whose key is null."""
+        return self.nulls + (self._lost if self.plain else 0)
 
     @property
     def identified(self) -> dict[int, list[str]]:
@@ -137,15 +178,20 @@ class Table:
 
     @property
     def unidentified(self) -> int:
+        """Rows whose key cannot be computed."""
+        return 0 if self.plain else self._lost
+
+    @property
+    def _lost(self) -> int:
         return sum(name == "lost key" for names in self.rows.values() for name in names)
 
     def sendable(self) -> dict[int, str]:
         """Key → name, of the rows that get as far as the wire."""
         single = {k: names[0] for k, names in self.identified.items() if len(names) == 1}
-        return {k: name for k, name in single.items() if name != "broken"}
+        return {k: name.upper() if self.upper else name for k, name in single.items() if name != "broken"}
 
     def copy(self) -> Table:
-        return Table({k: list(names) for k, names in self.rows.items()}, self.nulls)
+        return replace(self, rows={k: list(names) for k, names in self.rows.items()})
 
 
 class History:
@@ -156,7 +202,11 @@ class History:
         self.folder = folder
         self.http = http
         self.http.sent = self._saw
-        self.table = Table()
+        self.table = Table(plain=kind.plain)
+        self.written: dict[int | None, list[str]] = {}
+        self.changed: dict[int | None, int] = {}
+        self.edited = False
+        self.forgotten: set[int] = set()
         self.read_by_last = Table()
         self.read_by: dict[str, Table] = {}
         self.violations: list[str] = []
@@ -183,8 +233,31 @@ class History:
 
     def read(self) -> None:
         """A run is about to read the table."""
-        self.table.write(self.folder / "warehouse.duckdb")
+        self._change_cursors()
+        self.table.write(self.folder / "warehouse.duckdb", self.changed)
         self.read_by_last = self.table.copy()
+
+    def _change_cursors(self) -> None:
+        """Whatever changed since the table was written has a cursor above all others."""
+        rows = {**self.table.rows, None: ["a"] * self.table.nulls}
+        for key, names in rows.items():
+            if names != self.written.get(key):
+                self.changed[key] = max(self.changed.values(), default=0) + 1
+        self.written = {key: list(names) for key, names in rows.items()}
+
+    def edit(self, **changes: Any) -> None:
+        """Somebody edits the sync between two runs.
+
+        With another key it begins anew: it knows nothing any more of what is under way, or to be removed.
+        """
+        self.edited = True
+        if changes.get("two_keys", self.kind.two_keys) != self.kind.two_keys:
+            self.rest()
+            self.forgotten |= set(map(int, self.records))
+        self.kind = replace(self.kind, **changes)
+        self.table.upper = self.kind.upper
+        self.http.rules = self.kind.rules
+        self.service.project = self.project
 
     def run(self, troubles: Sequence[Fate] = (), **options: Any) -> RetlError | None:
         """A run in this process. Returns what ended it early."""
@@ -374,7 +447,9 @@ class History:
         assert {row.key for row in self.sent} <= self._tried_again(), f"{self.sent} was sent without need"
 
     def _tried_again(self) -> set[int]:
-        """Keys of rows that were refused, or have nothing to update."""
+        """Keys of rows that were refused, have nothing to update, or are sent in any case."""
+        if self.kind.detection == "none":
+            return set(self.table.rows)
         refused = {letter.record_keys.get("id", 0) for letter in self.letters()}
         absent = set(self.table.rows) - set(map(int, self.records)) if self.kind.mode == "update" else set()
         return refused | absent
@@ -395,13 +470,13 @@ class History:
         wanted = self.table.sendable()
         names = {int(key): record["name"] for key, record in self.records.items()}
         for key, name in wanted.items():
-            if name == "bad" and self.kind.mode != "delete":
+            if name.lower() == "bad" and self.kind.mode != "delete":
                 continue
             if self._is_decided(key, name):
                 continue
             self._check_record(key, name, names)
         if self.kind.mode == "mirror" and not self.table.unidentified:
-            assert set(names) <= set(self.table.rows), f"orphans: {names}, {self.table}"
+            assert set(names) <= set(self.table.rows) | self.forgotten, f"orphans: {names}, {self.table}"
 
     def _is_decided(self, key: int, name: str) -> bool:
         """Whether a person said that this version is to be left alone; a `delete` sync knows only one version."""
@@ -427,7 +502,9 @@ class History:
         """The keys (or codes) that must have a letter, and those that may."""
         wanted = {k for k, names in self.table.identified.items() if self._rejected(k, names)}
         possible = {k for k in self.decided if k in self.table.identified}
-        codes = {"MISSING_KEY"} if self.table.nulls else set()
+        if self.edited:  # what was refused before is parked, though its record is gone now
+            possible |= {k for k, names in self.table.identified.items() if names[0] == "bad"}
+        codes = {"MISSING_KEY"} if self.table.without_key else set()
         if self.table.unidentified:
             codes |= {"MAPPING_ERROR"}
             possible |= {1, 2, 3}
@@ -487,7 +564,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(troubles=TROUBLES, key=KEYS)
     def run_by_key(self, troubles: list[Fate], key: int) -> None:
-        self.history.run(troubles, keys=({"id": key},))
+        self.history.run(troubles, keys=(self.history.kind.key(key),))
 
     @precondition(lambda self: not self.kind.inserts)
     @rule(troubles=TROUBLES)
@@ -527,11 +604,21 @@ class Machine(RuleBasedStateMachine):
         ended = history.wake(self.nursery)
         assert ended.error == "LEASE_LOST", ended
 
-    @precondition(lambda self: self.kind.mode in ("upsert", "mirror"))
+    @precondition(lambda self: self.history.kind.mode in ("upsert", "mirror"))
     @rule(moment=st.integers(15, 45))
     def kill_a_refresh_of_an_empty_destination(self, moment: int) -> None:
         """Whatever the killed run had sent so far, all records must come back."""
         self.history.run_elsewhere(self.nursery, [], die_at=moment, wipe=True, full_refresh=True)
+
+    @precondition(lambda self: self.kind.mode not in ("insert", "delete"))
+    @rule(what=st.sampled_from(["upper", "mode", "two_keys"]), which=st.integers(0, 2))
+    def edit(self, what: str, which: int) -> None:
+        kind = self.history.kind
+        if what == "mode":
+            mode = kind.modes[which % len(kind.modes)]
+            self.history.edit(mode=mode, one_by_one=self.kind.one_by_one or mode == "update")
+        else:
+            self.history.edit(**{what: not getattr(kind, what)})
 
     @precondition(lambda self: self.history.http.late)
     @rule()
@@ -571,7 +658,9 @@ def run_histories(kind: Kind, nursery: Nursery, **how: Any) -> None:
 
 
 def _named(kind: Kind) -> str:
+    detection = "" if kind.detection == "snapshot" else "none" if kind.detection == "none" else "watermark"
     words = [kind.mode, kind.refusals, "one-by-one" if kind.one_by_one else "", "header" if kind.header else ""]
+    words += [detection, "plain" if kind.plain else ""]
     return "-".join(word for word in words if word)
 
 

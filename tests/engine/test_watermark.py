@@ -413,6 +413,22 @@ class TestHowFarItGoes:
             made.run()
             assert mark(made) == "90"
 
+    def test_it_does_not_go_back_because_its_row_left(self, tmp_path: Path) -> None:
+        with moving_world(tmp_path, change_detection={"watermark": "changed", "lookback": 5}) as made:
+            put(made, (1, "a", 100))
+            made.run()
+            made.sql("DELETE FROM t")
+            put(made, (2, "late", 96))
+            made.run()
+            assert (mark(made), sorted(made.records)) == ("100", ["1", "2"])
+
+    def test_beyond_all_calendars_is_no_place_to_go_on_from(self, tmp_path: Path) -> None:
+        with moving_world(tmp_path, kind="TIMESTAMP") as made:
+            put(made, (1, "a", "20000-01-01"), (2, "b", "9999-12-31 23:59:59.999999"), (3, "c", "1000-01-01 (BC)"))
+            made.run()
+            assert mark(made) == "9999-12-31T23:59:59.999999"
+            assert read(made.run()) == 2
+
     def test_infinity_is_no_place_to_go_on_from(self, tmp_path: Path) -> None:
         with moving_world(tmp_path, kind="TIMESTAMP") as made:
             put(made, (1, "a", "infinity"), (2, "b", "2024-01-01"), (3, "c", "-infinity"))

@@ -84,6 +84,8 @@ def test_options_survive() -> None:
     assert options_from_json(options_to_json(options)) == options
     assert options_to_json(RunOptions()) == {}
     assert options_from_json({}) == RunOptions()
+    baseline = RunOptions(baseline=True)
+    assert options_from_json(options_to_json(baseline)) == baseline
 
 
 def test_pages_are_stable_while_runs_are_added(store: Store) -> None:
