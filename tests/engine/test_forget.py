@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import sqlite3
 import tempfile
@@ -270,10 +271,11 @@ def test_killed_it_is_finished_by_the_next(tmp_path: Path, nursery: Nursery, mom
 
 @pytest.mark.long
 def test_killed_at_any_moment_it_is_finished_by_the_next(tmp_path: Path, nursery: Nursery) -> None:
-    moment = 0
-    while _killed_at(tmp_path / str(moment), nursery, moment):
-        moment += 1
-        (tmp_path / str(moment)).mkdir()
+    for moment in itertools.count():
+        folder = tmp_path / str(moment)
+        folder.mkdir()
+        if not _killed_at(folder, nursery, moment):
+            break
     assert moment > 20
 
 
