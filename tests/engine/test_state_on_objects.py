@@ -87,7 +87,8 @@ def test_a_killed_run_is_finished_by_the_next_one(made: World, bucket: Bucket, t
     assert (killed.status, killed.error_code) == (RunStatus.FAILED, "INTERRUPTED")
     assert killed.counters.balanced()
     assert len(made.records) == 300
-    assert last.unchanged == killed.counters.written >= 100 - IN_FLIGHT
+    # Each worker may have a batch on its way and one whose answer is not written down yet.
+        assert last.unchanged == killed.counters.written >= 100 - 2 * IN_FLIGHT
     assert len([key for key, count in made.http.applications().items() if count > 1]) <= IN_FLIGHT
 
 
