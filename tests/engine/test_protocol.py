@@ -495,15 +495,17 @@ class TestRule7Recovery:
     def test_it_is_folded_before_anything_is_read(self, tmp_path: Path, nursery: Nursery) -> None:
         """The next run cannot read its query: the killed one is closed, and what it delivered is remembered."""
         with late_world(tmp_path, config={"batch_rows": 1}) as made:
-            made.put((1, "a", 1), (2, "b", 1))
-            kill(made, nursery, "ok", "kill")
+            made.put((1, "a", 1), (2, "b", 1), (3, "c", 1))
+            kill(made, nursery, "ok", "ok", "kill")
             broken = made.with_sync(source_query="SELECT id, nam, score FROM t")
             with broken.service, pytest.raises(RetlError):
                 broken.run()
             killed = made.service.runs()[1]
-            assert (killed.error_code, killed.counters.written) == ("INTERRUPTED", 1)
+            assert killed.error_code == "INTERRUPTED"
+            # A worker has one unwritten answer at most, so that the first one of two is on record.
+            assert killed.counters.written in (1, 2)
             assert store(made, "SELECT count(*) FROM batches") == [(0,)]
-            assert made.service.store.snapshots.pointer(made.project.syncs[0].id).rows == 1
+            assert made.service.store.snapshots.pointer(made.project.syncs[0].id).rows == killed.counters.written
 
     def test_it_is_a_suspect(self, tmp_path: Path, nursery: Nursery) -> None:
         """B is on its way when the run dies, A is true again before anybody ran, and then B arrives."""
