@@ -4,6 +4,7 @@ A connector never sleeps, retries, logs in loops or opens a client. A conversati
 that yields requests and is sent responses, as `httpx.Auth.auth_flow` does; the engine owns time.
 
     class Connector          over HTTP: conversations
+    class JobConnector       the same, with jobs of many rows (`connectors.jobs`)
     class DirectConnector    not over HTTP (a database, files): blocking calls in the engine's pool
 """
 
@@ -19,6 +20,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from dagster_retl.connectors.limits import LimitState, limits_of
+from dagster_retl.connectors.statuses import code_of_status, refused_redirect
 from dagster_retl.errors import DestinationError, ErrorCode
 from dagster_retl.model.rows import (
     Account,
@@ -92,7 +94,8 @@ class ConnectorSpec:
 
     modes: sync modes it supports. batch_rows, batch_bytes, rate_limit (requests a second), burst (of
     them at once after a pause), concurrency: its own limits. atomic_rejection: a refused batch changed
-    nothing at the vendor. discoverable: `objects()` and `fields()` tell what exists. documentation: the vendor's page.
+    nothing at the vendor. discoverable: `objects()` and `fields()` tell what exists. matching: how its answers are
+    matched with rows, in a sentence. vendor_codes: what the vendor's own codes mean. documentation: the vendor's page.
     """
 
     name: str
@@ -107,6 +110,8 @@ class ConnectorSpec:
     discoverable: bool = False
     key_form: KeyForm = field(default_factory=KeyForm)
     wire_form: WireForm = field(default_factory=WireForm)
+    matching: str = ""
+    vendor_codes: Mapping[str, ErrorCode] = field(default_factory=dict)
     documentation: str = ""
 
 
@@ -167,6 +172,10 @@ class AnyConnector(ABC):
         """The configured account without secrets (a host, a database), for the sync's epoch."""
         return self.config.base_url or self.spec.name
 
+    def record_url(self, object_name: str, record_id: str) -> str | None:
+        """Where people see a record in the vendor's own interface; None where there is no such page."""
+        return None
+
     def key_form(self, object_name: str) -> KeyForm:
         """How this object's keys are compared."""
         return self.spec.key_form
@@ -216,6 +225,16 @@ class Connector(AnyConnector):
         does (`errors.ACTIONS`).
         """
 
+    can_read: ClassVar[bool] = False
+    """Whether `read` is there."""
+
+    def read(self, batch: Batch, fields: Sequence[str]) -> Exchange[Mapping[str, Mapping[str, Any]]]:
+        """What the destination holds now for the rows of a batch: row key → field → value, as JSON has it.
+
+        A key without a record is left out. `fields` are destination fields, as mapped. At most `batch_rows` rows.
+        """
+        raise NotImplementedError(f"connector {self.spec.name!r} does not read")
+
     def explain(self, response: httpx.Response) -> tuple[str | None, str]:
         """The vendor's code and message in an error response."""
         return None, f"HTTP {response.status_code} {response.reason_phrase}: {response.text[:500]}".strip()
@@ -236,7 +255,7 @@ class Connector(AnyConnector):
         if response.is_success:
             return response
         if response.is_redirect:
-            raise _refused_redirect(response)
+            raise refused_redirect(response)
         vendor_code, message = self.explain(response)
         raise DestinationError(
             message,
@@ -244,20 +263,6 @@ class Connector(AnyConnector):
             vendor_code=vendor_code,
             ambiguous=response.status_code >= 500 or response.status_code == 408,
         )
-
-
-def _refused_redirect(response: httpx.Response) -> DestinationError:
-    try:
-        location = httpx.URL(response.headers.get("Location", ""))
-        target = location.host or location.path or "an address that it does not name"
-    except httpx.InvalidURL:
-        target = "an address that cannot be read"
-    return DestinationError(
-        f"the destination redirects ({response.status_code}) to {target}; redirects are not followed, so that "
-        "credentials and rows stay with the configured host",
-        code=ErrorCode.CONFIGURATION,
-        hint="Configure the final address, if it is the right one.",
-    )
 
 
 class DirectConnector(AnyConnector):
@@ -276,30 +281,3 @@ class DirectConnector(AnyConnector):
 
     @abstractmethod
     def write(self, batch: Batch) -> Sequence[RowResult]: ...
-
-
-_STATUS_CODES: Mapping[int, ErrorCode] = {
-    401: ErrorCode.AUTH,
-    402: ErrorCode.QUOTA_EXHAUSTED,
-    403: ErrorCode.PERMISSION,
-    404: ErrorCode.NOT_FOUND,
-    405: ErrorCode.CONFIGURATION,
-    407: ErrorCode.CONFIGURATION,
-    408: ErrorCode.TIMEOUT,
-    409: ErrorCode.CONFLICT,
-    410: ErrorCode.NOT_FOUND,
-    413: ErrorCode.PAYLOAD_TOO_LARGE,
-    415: ErrorCode.CONFIGURATION,
-    423: ErrorCode.DESTINATION_LOCKED,
-    425: ErrorCode.DESTINATION_UNAVAILABLE,
-    429: ErrorCode.RATE_LIMIT,
-}
-
-
-def code_of_status(status: int) -> ErrorCode:
-    """What an HTTP status other than success means for a whole request, where the vendor says nothing better."""
-    if status >= 500:
-        return ErrorCode.DESTINATION_UNAVAILABLE
-    if status < 400:  # a redirect: somebody has to say where the destination is
-        return ErrorCode.CONFIGURATION
-    return _STATUS_CODES.get(status, ErrorCode.BATCH_REJECTED)

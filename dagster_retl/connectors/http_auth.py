@@ -11,8 +11,8 @@ from urllib.parse import quote_plus
 import httpx
 import orjson
 
-from dagster_retl.connectors.base import code_of_status
 from dagster_retl.connectors.http_config import AuthSettings, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth
+from dagster_retl.connectors.statuses import code_of_status
 from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode
 
 # The errors of https://www.rfc-editor.org/rfc/rfc6749#section-5.2; any other text could repeat the credentials.

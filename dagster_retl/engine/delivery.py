@@ -41,6 +41,7 @@ class Target:
     object_name: str
     key_fields: tuple[str, ...]
     manifest: str
+    run_id: str = ""
     gone_is_failure: bool = False
     watch_refusals: bool = True
     stop_at_refusals: bool = True
@@ -236,7 +237,7 @@ class Delivery:
     def _send(self, batch: NumberedBatch, writer: Writer, breaker: Breaker, watch: RefusalWatch) -> Answered:
         target = self.target
         dispatch = Dispatch(
-            batch.to_send(target.object_name, target.key_fields, target.manifest),
+            batch.to_send(target.object_name, target.key_fields, target.manifest, target.run_id),
             writer,
             target.connector,
             breaker,

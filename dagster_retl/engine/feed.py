@@ -158,10 +158,10 @@ class NumberedBatch:
     removal: bool
     rows: MappedRows
 
-    def to_send(self, object_name: str, key_fields: tuple[str, ...], manifest: str) -> Batch:
+    def to_send(self, object_name: str, key_fields: tuple[str, ...], manifest: str, run_id: str) -> Batch:
         """The batch as connectors take it; `manifest`: the name of what it is a part of (PROTOCOL 18)."""
         key = _digest(f"{manifest}-{self.number}")
-        return Batch(object_name, self.operation, self.rows, key_fields, idempotency_key=key)
+        return Batch(object_name, self.operation, self.rows, key_fields, key, run_id, self.number)
 
 
 def batches(payload: Spool, intents: Intents) -> Iterator[NumberedBatch]:

@@ -278,6 +278,7 @@ class _Execution:
                 run.sync.object_name,
                 run.sync.key_fields,
                 books.manifest or "",
+                run.run_id,
                 gone_is_failure=run.sync.on_missing == "fail",
                 watch_refusals=plan.batches > 1,
                 stop_at_refusals=Guard.FAILURES not in run.options.overrides,

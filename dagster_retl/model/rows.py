@@ -73,13 +73,18 @@ class Row(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of one operation on one object. `key_fields` are the destination's key fields, in order."""
+    """Rows of one operation on one object. `key_fields` are the destination's key fields, in order.
+
+    run_id, number: of the run, and of the batch in it, from 0; a part of a batch has the same.
+    """
 
     object_name: str
     operation: Operation
     rows: Sequence[Row]
     key_fields: tuple[str, ...] = ()
     idempotency_key: str = ""
+    run_id: str = ""
+    number: int = 0
 
     @property
     def documents(self) -> Sequence[bytes]:
@@ -99,12 +104,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """The answer for one row: accepted (`fault` is None) or not; `record_id` is the destination's id."""
+    """The answer for one row: accepted (`fault` is None) or not; `record_id` is the destination's id.
+
+    warning: what a person should know of a row that was accepted (a field that was left out); the run's result
+    counts the rows of each.
+    """
 
     key: str
     fault: Fault | None = None
     record_id: str | None = None
     unconfirmed: bool = False
+    warning: str | None = None
 
 
 class AllAccepted(Sequence[RowResult]):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_retl.connectors.base import code_of_status
 from dagster_retl.connectors.http import HttpConnector
 from dagster_retl.connectors.http_config import HttpConfig
+from dagster_retl.connectors.statuses import code_of_status
 from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode
 
 EXPECTED = {
