@@ -26,8 +26,10 @@ from dagster_retl.engine.forget import Forgetting, Forgotten
 from dagster_retl.engine.known_secrets import secrets_in
 from dagster_retl.engine.phase import OnPhase
 from dagster_retl.engine.plan import Plan
-from dagster_retl.engine.run import Report, SyncRun, planned_counters, preview
+from dagster_retl.engine.plan_record import planned_counters
+from dagster_retl.engine.run import Report, execute, preview
 from dagster_retl.engine.sealing import Sealer
+from dagster_retl.engine.sync_run import SyncRun
 from dagster_retl.errors import ConfigurationError, RetlError
 from dagster_retl.model.project import Destination, EngineSettings, Project, Warehouse
 from dagster_retl.model.redactor import Redactor
@@ -327,7 +329,7 @@ class Service:
             with self._prepared(sync, chosen, run.id) as prepared:
                 tell = partial(self._tell, run.id, on_progress)
                 live = replace(prepared, stop=stop or threading.Event(), on_progress=tell, on_phase=on_phase)
-                return self._dry_run(live) if chosen.dry_run else live.execute()
+                return self._dry_run(live) if chosen.dry_run else execute(live)
         except BaseException as error:
             self._close_unstarted(run.id, error)
             raise

@@ -77,7 +77,8 @@ class JobConnector(Connector):
 
         `batch` may come from the manifest of a process that died: its rows have `key`, `key_values` and
         `record_id`, but no other values. A row that the job did not get to has a fault that the engine tries again;
-        one that it never held has no result.
+        one that it never held has no result. Raises `DestinationError` (`SCHEMA_DRIFT`, `CONFIGURATION`,
+        `BATCH_REJECTED`, `PAYLOAD_TOO_LARGE`) for a job that was refused as a whole, of which nothing is applied.
         """
 
     @abstractmethod

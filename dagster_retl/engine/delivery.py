@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -12,22 +13,28 @@ from functools import partial
 from itertools import islice
 
 from dagster_retl.connectors.base import AnyConnector, Connector, DirectConnector
+from dagster_retl.connectors.jobs import JobConnector
 from dagster_retl.engine.answers import NOT_SENT
 from dagster_retl.engine.breaker import Breaker, RefusalWatch
 from dagster_retl.engine.budget import RateBudget
 from dagster_retl.engine.concurrency import Gate
-from dagster_retl.engine.dispatch import DirectWriter, Dispatch, HttpWriter, Writer
+from dagster_retl.engine.dispatch import Dispatch
 from dagster_retl.engine.feed import NumberedBatch
 from dagster_retl.engine.guards import override_note
+from dagster_retl.engine.job_writer import JobWriter
 from dagster_retl.engine.keeper import LeaseKeeper
 from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.recorder import Answered, Recorder
 from dagster_retl.engine.transport import Traffic, Transport
 from dagster_retl.engine.turns import Turns
+from dagster_retl.engine.writers import DirectWriter, HttpWriter, Writer
 from dagster_retl.errors import CancelledError, RetlError
+from dagster_retl.model.rows import Operation
 
 JOIN_SECONDS = 45.0
 """How long an ending run waits for requests that are under way."""
+MOST_SAID = 20
+"""How many different remarks of the destination about accepted rows a run's result names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Target:
     """Where the batches of a manifest go, and under which terms.
 
     ahead: batches may be marked as started a little before they are sent, because sending one again does no harm.
+    jobs: the operations whose batches are jobs at the vendor.
     """
 
     connector: AnyConnector
@@ -46,6 +54,7 @@ class Target:
     watch_refusals: bool = True
     stop_at_refusals: bool = True
     ahead: bool = False
+    jobs: frozenset[Operation] = frozenset()
 
 
 @dataclass(slots=True)
@@ -67,6 +76,7 @@ class Delivery:
     on_progress: Callable[[Delivery], None] = lambda delivery: None
     traffic: Traffic = field(default_factory=Traffic)
     _notes: list[str] = field(default_factory=list)
+    _said: Counter[str] = field(default_factory=Counter)
     _failure: BaseException | None = None
     _marked: dict[int, NumberedBatch] = field(default_factory=dict)
     _unrecorded: dict[int, NumberedBatch] = field(default_factory=dict)
@@ -83,7 +93,10 @@ class Delivery:
         """What people should know of how it went."""
         waited = self.traffic.waited
         pause = [f"waited {waited:,.0f} s for the destination's rate limit"] if waited >= 1 else []
-        return (*self._notes, *pause)
+        said = [
+            f"{rows:,} {'row' if rows == 1 else 'rows'}: {what}" for what, rows in self._said.most_common(MOST_SAID)
+        ]
+        return (*self._notes, *pause, *said)
 
     @property
     def sent_unrecorded(self) -> Sequence[NumberedBatch]:
@@ -118,10 +131,15 @@ class Delivery:
         turns = Turns(self._pacer, self._halt, Gate(workers), self._before_send)
         if isinstance(connector, Connector):
             auth = connector.auth()
-            return lambda: HttpWriter(connector, Transport(connector, auth=auth, turns=turns))
+            return lambda: self._http_writer(connector, Transport(connector, auth=auth, turns=turns))
         if isinstance(connector, DirectConnector):
             return lambda: DirectWriter(connector, turns)
         raise TypeError(f"{type(connector).__name__} is neither a Connector nor a DirectConnector")
+
+    def _http_writer(self, connector: Connector, transport: Transport) -> Writer:
+        if not self.target.jobs or not isinstance(connector, JobConnector):
+            return HttpWriter(connector, transport)
+        return JobWriter(connector, transport, self.target.jobs, self.recorder.jobs)
 
     def _wait(self, threads: Sequence[threading.Thread]) -> None:
         try:
@@ -246,6 +264,9 @@ class Delivery:
             gone_is_failure=target.gone_is_failure,
         )
         answers = dispatch.send()
+        if dispatch.warnings:
+            with self._lock:
+                self._said.update(dispatch.warnings)
         if dispatch.abort is not None:
             self._end(dispatch.abort)
         try:

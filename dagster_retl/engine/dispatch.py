@@ -4,104 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from dagster_retl.changes.outcomes import Status
-from dagster_retl.connectors.base import AnyConnector, Connector, DirectConnector
+from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.engine.answers import NOT_SENT, UNCONFIRMED, WRITTEN, Answer
 from dagster_retl.engine.breaker import Breaker
-from dagster_retl.engine.transport import ATTEMPTS, PATIENCE, Traffic, Transport, backoff
-from dagster_retl.engine.turns import Turns
+from dagster_retl.engine.transport import PATIENCE, backoff
+from dagster_retl.engine.writers import Reply, Writer
 from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode, RetlError
 from dagster_retl.model.rows import AllAccepted, Batch, Fault, Operation, Row, RowResult
 
 ROW_ATTEMPTS = 5
 """How often a row that the destination has locked is sent within one run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back for (a part of) a batch: results, or the fault of the whole.
-
-    An error that is none of the destination's (a lost lease) ends the run. ambiguous: some attempt may
-    have been applied, whatever came of the last one.
-    """
-
-    results: Sequence[RowResult] = ()
-    error: RetlError | None = None
-    ambiguous: bool = False
-
-
-class Writer(Protocol):
-    """Sends a batch once, as far as the wire goes, and says what is known of it."""
-
-    traffic: Traffic
-
-    def write(self, batch: Batch) -> Reply: ...
-    def close(self) -> None: ...
-
-
-class HttpWriter:
-    """Writes by conversation, over a client of its own."""
-
-    def __init__(self, connector: Connector, transport: Transport) -> None:
-        self._connector = connector
-        self._transport = transport
-        self.traffic = transport.traffic
-
-    def write(self, batch: Batch) -> Reply:
-        try:
-            results = self._transport.run(self._connector.write(batch))
-        except RetlError as error:
-            return Reply(error=error, ambiguous=self._transport.ambiguous)
-        return Reply(results, ambiguous=self._transport.ambiguous)
-
-    def close(self) -> None:
-        self._transport.close()
-
-
-class DirectWriter:
-    """Writes by a blocking call, tried again while nothing can have been applied."""
-
-    def __init__(self, connector: DirectConnector, turns: Turns) -> None:
-        self._connector = connector
-        self._turns = turns
-        self.traffic = Traffic()
-
-    def write(self, batch: Batch) -> Reply:
-        ambiguous = False
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return Reply(self._attempt(batch), ambiguous=ambiguous)
-            except DestinationError as error:
-                ambiguous = ambiguous or error.ambiguous
-                if attempt == ATTEMPTS or not self._may_resend(batch, error) or self._turns.stop.wait(backoff(attempt)):
-                    return Reply(error=error, ambiguous=ambiguous)
-            except RetlError as error:
-                return Reply(error=error, ambiguous=ambiguous)
-            self.traffic.retries += 1
-        raise AssertionError("the last attempt returns")
-
-    def _attempt(self, batch: Batch) -> Sequence[RowResult]:
-        with self._turns.taken() as turn:
-            self.traffic.requests += 1
-            try:
-                results = self._connector.write(batch)
-            except DestinationError as error:
-                turn.permit.well = False if error.code is ErrorCode.RATE_LIMIT else None
-                raise
-            turn.permit.well = True
-            return results
-
-    def _may_resend(self, batch: Batch, error: DestinationError) -> bool:
-        """A rate limit is no attempt: it is waited for by the dispatch."""
-        safe = self._connector.idempotent(batch.operation) or not error.ambiguous
-        return ACTIONS[error.code] is Action.RETRY and error.code is not ErrorCode.RATE_LIMIT and safe
-
-    def close(self) -> None:
-        """The connector is shared; whoever made it closes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +38,7 @@ class _Part:
 class Dispatch:
     """One batch on its way. `abort` is the error that ends the run, if one came up.
 
+    warnings: what the destination said of rows that it accepted, and of how many.
     pause: lets everybody who sends to the account wait for so many seconds.
     """
 
@@ -147,6 +65,7 @@ class Dispatch:
         self._took = 0.0
         self._answers: list[Answer] = [NOT_SENT] * len(batch.rows)
         self.abort: RetlError | None = None
+        self.warnings: Counter[str] = Counter()
 
     def send(self) -> list[Answer]:
         """Answers in the order of the rows; those that were not sent any more say so."""
@@ -223,6 +142,7 @@ class Dispatch:
         if isinstance(results, AllAccepted) and len(results) == len(self._answers) and not part.ambiguous:
             self._answers = [UNCONFIRMED if results.unconfirmed else WRITTEN] * len(results)
             return []
+        self.warnings.update(result.warning for result in results if result.warning)
         by_key = {result.key: result for result in results}
         found = {position: by_key.get(self._row(position).key) for position in part.positions}
         timed_out = {position for position, result in found.items() if _code(result) is ErrorCode.TIMEOUT}

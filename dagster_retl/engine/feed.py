@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -166,10 +166,15 @@ class NumberedBatch:
 
 def batches(payload: Spool, intents: Intents) -> Iterator[NumberedBatch]:
     """All batches of a payload, in order. Holds one block of rows in memory, and the batch it ends in."""
+    return batches_of((payload.read(first) for first, _ in payload.ranges()), intents)
+
+
+def batches_of(blocks: Iterable[pa.Table], intents: Intents) -> Iterator[NumberedBatch]:
+    """The batches of blocks of rows, in which those of one batch stand together."""
     waiting: list[pa.Table] = []
     number = -1
-    for first, _ in payload.ranges():
-        for this, part in _runs(payload.read(first)):
+    for block in blocks:
+        for this, part in _runs(block):
             if waiting and this != number:
                 yield _numbered(number, waiting, intents)
                 waiting = []

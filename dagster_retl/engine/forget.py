@@ -23,9 +23,11 @@ from dagster_retl.changes.history import copy_history
 from dagster_retl.changes.keys import key_of
 from dagster_retl.changes.snapshot import find, write_generation
 from dagster_retl.connectors.base import AnyConnector
+from dagster_retl.connectors.jobs import JobConnector
 from dagster_retl.engine.commit import Closer
 from dagster_retl.engine.ending import ending_of
 from dagster_retl.engine.epoch import KEY_FORMS, key_form_of
+from dagster_retl.engine.job_recovery import JobRecovery
 from dagster_retl.engine.keeper import LeaseKeeper
 from dagster_retl.engine.recovery import Recovery
 from dagster_retl.engine.workspace import Workspace, workspace
@@ -133,7 +135,7 @@ class _Erasure:
         with store.fenced(self._lease) as conn:
             store.runs.start(conn, self._lease.run_id, self._lease.token)
         closer = Closer(store, self._state, self._lease, self._space, keeps_history=self._asked.keeps_history)
-        Recovery(store, self._lease, closer, self._sync).recover()
+        Recovery(store, self._lease, closer, self._sync, jobs=self._job_recovery()).recover()
         pointer = store.snapshots.pointer(sync_id)
         epoch = pointer.epoch if pointer else None
         key, elsewhere = self._keys(pointer)
@@ -155,6 +157,15 @@ class _Erasure:
         outdated += [pointer.generation] if generation and pointer and pointer.generation else []
         files = self._remove_files(generation or pointer, outdated)
         return Forgotten(self._sync, erased.letters, erased.others, texts, files)
+
+    def _job_recovery(self) -> JobRecovery | None:
+        connector, margin = self._asked.connector, float(self._asked.connector.config.timeout)
+        if not isinstance(connector, JobConnector):
+            return None
+        return JobRecovery(
+            self._store, self._state, self._lease, connector, self._sync, Redactor(()),
+            before_send=lambda: self._keeper.check(margin=margin),
+        )  # fmt: skip
 
     def _keys(self, pointer: Pointer | None) -> tuple[str, set[str]]:
         """The key as it is now; and as it may have been before the sync was pointed elsewhere."""

@@ -45,18 +45,11 @@ DOCUMENT = "document"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large a request may be: rows of a write, rows of a removal, bytes of either.
-
-    overhead: bytes that a request adds to each row.
-    """
+    """How large a batch may be. overhead: bytes that a request adds to each row."""
 
     rows: int
-    removal_rows: int
     bytes: int
     overhead: int = 2
-
-    def rows_of(self, removal: bool) -> int:
-        return self.removal_rows if removal else self.rows
 
 
 class Payload:
@@ -65,12 +58,15 @@ class Payload:
     with_fields: the mapped fields go along, for connectors that read exact values.
     """
 
-    def __init__(self, space: Workspace, plan: Plan, form: WireForm, limits: Limits, *, with_fields: bool) -> None:
+    def __init__(
+        self, space: Workspace, plan: Plan, form: WireForm, limits: Limits, removals: Limits, *, with_fields: bool
+    ) -> None:
+        """limits, removals: of batches of rows, and of batches of removals."""
         self._space = space
         self._plan = plan
         self._form = form
         self._fields = plan.fields if with_fields else ()
-        self._cutters = {removal: _Numbering(limits, removal) for removal in (False, True)}
+        self._cutters = {False: _Numbering(limits), True: _Numbering(removals)}
         self.spool = Spool(space.folder / "payload")
         self.batches = 0
 
@@ -145,8 +141,8 @@ def forgotten_rows(query: str) -> str:
 class _Numbering:
     """Numbers the rows of one kind: a batch has one kind of operation, and at least one row."""
 
-    def __init__(self, limits: Limits, removal: bool) -> None:
-        self._cutter = Cutter(limits.rows_of(removal), limits.bytes)
+    def __init__(self, limits: Limits) -> None:
+        self._cutter = Cutter(limits.rows, limits.bytes)
         self._overhead = limits.overhead
         self._batch_begin = 0
         self._rows = 0

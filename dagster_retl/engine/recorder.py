@@ -19,8 +19,10 @@ import orjson
 from sqlalchemy import Connection
 
 from dagster_retl.changes.outcomes import Status
+from dagster_retl.connectors.jobs import JobRef
 from dagster_retl.engine.answers import Answer, common, to_outcomes
 from dagster_retl.engine.feed import NumberedBatch
+from dagster_retl.engine.jobs import encode_jobs
 from dagster_retl.engine.sealing import Sealer
 from dagster_retl.errors import ACTIONS, Action
 from dagster_retl.model.redactor import Redactor
@@ -77,6 +79,7 @@ def _counted(answers: Sequence[Answer]) -> Counter[Status]:
 class _Submission:
     answered: Answered | None = None
     starting: Sequence[int] = ()
+    jobs: tuple[int, Sequence[JobRef]] | None = None
     done: Future[None] = field(default_factory=Future)
 
 
@@ -93,13 +96,16 @@ class Recorder:
         redact: Redactor,
         sealer: Sealer | None = None,
         gathering: float = 0.0,
+        run_id: str | None = None,
     ) -> None:
         """sealer: encrypts the documents of refused rows, which are kept then.
 
-        gathering: seconds to wait for others to share a transaction.
+        gathering: seconds to wait for others to share a transaction. run_id: whose ledger it is; that of the
+        lease's run, unless it is a dead run's.
         """
         self._store = store
         self._lease = lease
+        self._run_id = run_id or lease.run_id
         self._epoch = epoch
         self._settle = timedelta(seconds=settle)
         self._redact = redact
@@ -118,6 +124,10 @@ class Recorder:
     def answer(self, answered: Answered) -> Future[None]:
         """Write down what became of a started batch. The future raises as `start`'s."""
         return self._submit(_Submission(answered))
+
+    def jobs(self, number: int, jobs: Sequence[JobRef]) -> None:
+        """Keep the jobs of a started batch; they are durable when this returns. Raises as the futures do."""
+        self._submit(_Submission(jobs=(number, jobs))).result()
 
     def _submit(self, submission: _Submission) -> Future[None]:
         if self._failure is not None:
@@ -161,22 +171,26 @@ class Recorder:
         answered = [submission.answered for submission in group if submission.answered is not None]
         starting = [number for submission in group for number in submission.starting]
         outcomes = {each.batch.number: to_outcomes(each.answers).encode() for each in answered}
+        jobs = [submission.jobs for submission in group if submission.jobs is not None]
         with self._store.fenced(self._lease) as connection:
-            self._store.ledger.record(connection, self._lease.run_id, outcomes)
+            self._store.ledger.record(connection, self._run_id, outcomes)
+            for number, refs in jobs:
+                self._store.ledger.keep_jobs(connection, self._run_id, number, encode_jobs(refs))
             for each in answered:
                 self._write_letters(connection, each)
-            self._store.ledger.start(connection, self._lease.run_id, self._lease.sync_id, starting)
+            self._store.ledger.start(connection, self._run_id, self._lease.sync_id, starting)
 
     def _write_letters(self, connection: Connection, answered: Answered) -> None:
         rows, lease, letters = answered.batch.rows, self._lease, self._store.dead_letters
+        run_id = self._run_id
         if common(answered.answers) is None:
             failures = self._failures(answered)
-            self.totals.opened += letters.fail(connection, lease.sync_id, self._epoch, lease.run_id, failures)
+            self.totals.opened += letters.fail(connection, lease.sync_id, self._epoch, run_id, failures)
         for resolution, statuses in _RESOLUTIONS.items():
             keys = [rows[place].key for place in rows.with_letter if answered.answers[place].status in statuses]
             if keys:
                 self.totals.resolved += letters.resolve_keys(
-                    connection, lease.sync_id, self._epoch, keys, resolution, lease.run_id
+                    connection, lease.sync_id, self._epoch, keys, resolution, run_id
                 )
 
     def _failures(self, answered: Answered) -> list[Failure]:

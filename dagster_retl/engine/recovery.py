@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from dagster_retl.engine.commit import Books, Closer
 from dagster_retl.engine.ending import INTERRUPTED, Ending
+from dagster_retl.engine.job_recovery import JobRecovery
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import RunStatus
 from dagster_retl.model.sync import Sync
@@ -16,13 +17,17 @@ from dagster_retl.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Recovers one sync, for the holder of its lease. reset: its snapshot starts empty, readable or not."""
+    """Recovers one sync, for the holder of its lease. reset: its snapshot starts empty, readable or not.
+
+    jobs: ends what dead runs left at the vendor, where it takes jobs.
+    """
 
     store: Store
     lease: Lease
     closer: Closer
     sync: Sync
     reset: bool = False
+    jobs: JobRecovery | None = None
 
     def recover(self) -> None:
         """Leave no run of another holder open, no ledger unfolded, no decision pending."""
@@ -47,6 +52,8 @@ class Recovery:
             with self.store.fenced(self.lease) as conn:
                 self.closer.close(conn, run_id, ending, Counters())
             return
+        if self.jobs is not None:
+            self.jobs.end_jobs(run_id, Books.of(plan))
         folded = self.closer.fold(run_id, Books.of(plan), pointer)
         with self.store.fenced(self.lease) as conn:
             if run_id == self.lease.run_id:

@@ -10,16 +10,10 @@ process that dies leaves that to the next run, which does the same.
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection
-
-from dagster_retl.changes.diff import DiffRules, failures, forgotten_query, keyless_failures, settled_letters
-from dagster_retl.connectors.base import AnyConnector
+from dagster_retl.connectors.jobs import JobConnector
 from dagster_retl.engine import baseline
 from dagster_retl.engine.budget import SharedBudget, account_name
 from dagster_retl.engine.cleaning import clean
@@ -28,68 +22,27 @@ from dagster_retl.engine.delivery import Delivery, Target
 from dagster_retl.engine.destination import Discovery
 from dagster_retl.engine.ending import Ending, ending_of
 from dagster_retl.engine.feed import Intents, batches
+from dagster_retl.engine.job_recovery import JobRecovery
+from dagster_retl.engine.jobs import operations_by_job
 from dagster_retl.engine.keeper import LeaseKeeper
-from dagster_retl.engine.payload import Limits, Payload
-from dagster_retl.engine.phase import OnPhase, Phase
-from dagster_retl.engine.plan import Plan, failure_message
+from dagster_retl.engine.phase import Phase
+from dagster_retl.engine.plan import Plan
+from dagster_retl.engine.plan_record import PlanRecord
 from dagster_retl.engine.planning import Memory, Planner
 from dagster_retl.engine.recall import Chosen, choose_pointer, recall, recall_latest
 from dagster_retl.engine.recorder import GATHERING, Recorder
 from dagster_retl.engine.recovery import Recovery
-from dagster_retl.engine.sealing import Sealer
 from dagster_retl.engine.suspicion import suspects_of
+from dagster_retl.engine.sync_run import SyncRun
 from dagster_retl.engine.workspace import Workspace, workspace
-from dagster_retl.errors import CancelledError, ErrorCode, LeaseLostError, RetlError
-from dagster_retl.model.project import EngineSettings, Retention
-from dagster_retl.model.redactor import Redactor
-from dagster_retl.model.rows import Account, Counters, Operation
-from dagster_retl.model.runs import AccountChange, Guard, Run, RunOptions, RunStatus
-from dagster_retl.model.sync import Sync, SyncMode
-from dagster_retl.sources.base import Source
-from dagster_retl.store.dead_letters import Failure
+from dagster_retl.errors import CancelledError, LeaseLostError, RetlError
+from dagster_retl.model.rows import Account, Counters
+from dagster_retl.model.runs import AccountChange, Guard, Run, RunStatus
+from dagster_retl.model.sync import SyncMode
 from dagster_retl.store.leases import Lease
 from dagster_retl.store.snapshots import Pointer
-from dagster_retl.store.state import State, manifest_name
-from dagster_retl.store.store import Store
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SyncRun:
-    """Everything that one run needs. `stop`: set it to end the run at a batch boundary.
-
-    sealer: encrypts the documents of refused rows, which are kept then.
-    """
-
-    run_id: str
-    sync: Sync
-    connector: AnyConnector
-    source: Source
-    sql: str
-    store: Store
-    state: State
-    settings: EngineSettings
-    options: RunOptions = field(default_factory=RunOptions)
-    retention: Retention = field(default_factory=Retention)
-    redact: Redactor = field(default_factory=lambda: Redactor(()))
-    sealer: Sealer | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
-    on_progress: Callable[[Counters], None] = lambda counters: None
-    on_phase: OnPhase = lambda phase, counters: None
-
-    def execute(self) -> Report:
-        """Run to the end. Raises what ended the run, after it was closed in the store."""
-        lease = self.store.leases.acquire(self.sync.id, self.run_id)
-        keeper = LeaseKeeper(self.store, lease)
-        try:
-            with workspace(self.settings) as space:
-                return _Execution(self, lease, keeper, space).execute()
-        except BaseException as error:
-            _close_unplanned(self, lease, error)
-            raise
-        finally:
-            keeper.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +51,20 @@ class Report:
 
     run: Run
     plan: Plan
+
+
+def execute(run: SyncRun) -> Report:
+    """Run to the end. Raises what ended the run, after it was closed in the store."""
+    lease = run.store.leases.acquire(run.sync.id, run.run_id)
+    keeper = LeaseKeeper(run.store, lease)
+    try:
+        with workspace(run.settings) as space:
+            return _Execution(run, lease, keeper, space).execute()
+    except BaseException as error:
+        _close_unplanned(run, lease, error)
+        raise
+    finally:
+        keeper.close()
 
 
 def preview(run: SyncRun) -> Plan:
@@ -131,7 +98,9 @@ class _Execution:
         self._start()
         reset = self._run.options.account_change is AccountChange.RESET
         self._run.on_phase(Phase.RECOVER, Counters())
-        Recovery(self._run.store, self._lease, self._closer, self._run.sync, reset=reset).recover()
+        run = self._run
+        jobs = self._job_recovery(run.connector) if isinstance(run.connector, JobConnector) else None
+        Recovery(run.store, self._lease, self._closer, run.sync, reset=reset, jobs=jobs).recover()
         self._run.on_phase(Phase.DISCOVER, Counters())
         with Discovery(self._run.connector, self._run.stop) as discovery:
             account = discovery.account()
@@ -144,13 +113,20 @@ class _Execution:
             plan = self._planner.plan(memory, discovery, reason=chosen.reason, notes=chosen.notes)
         if plan.guards:
             raise plan.guards[0]
-        books, plan = self._make_durable(plan, pointer)
+        books, plan = PlanRecord(run, self._lease, self._space, self._planner.rules.operation).keep(plan, pointer)
         if self._run.options.baseline:
             folded = self._take(books, pointer)
         else:
             folded = self._deliver(plan, books, pointer, account)
         self._finish(*self._ended_well(folded, plan, memory))
         return Report(self._run.store.runs.get(self._run.run_id), plan)
+
+    def _job_recovery(self, connector: JobConnector) -> JobRecovery:
+        run, margin = self._run, float(connector.config.timeout)
+        return JobRecovery(
+            run.store, run.state, self._lease, connector, run.sync, run.redact, run.stop,
+            before_send=lambda: self._keeper.check(margin=margin),
+        )  # fmt: skip
 
     def _start(self) -> None:
         run = self._run
@@ -172,81 +148,6 @@ class _Execution:
             with self._run.store.fenced(self._lease) as conn:
                 self._run.store.snapshots.mark_stale(conn, self._run.sync.id)
 
-    def _make_durable(self, plan: Plan, pointer: Pointer) -> tuple[Books, Plan]:
-        """Manifest, totals and early dead letters, before the first request (PROTOCOL 4)."""
-        run, connector = self._run, self._run.connector
-        run.on_phase(Phase.PLAN, planned_counters(plan))
-        payload = self._payload(plan)
-        write = partial(baseline.write_manifest, self._space.connection) if run.options.baseline else payload.write
-        stored, forgotten = None, forgotten_query(plan.rules)
-        if plan.totals.send or plan.totals.removals_sent or self._forgets(forgotten):
-            name = manifest_name(run.store.uuid, run.sync.id, self._lease.token)
-            stored = run.state.write(name, partial(write, forgotten))
-        books = Books(
-            epoch=pointer.epoch,
-            mode=run.sync.sync_mode,
-            manifest=stored.name if stored else None,
-            checksum=stored.checksum if stored else None,
-            settle=float(connector.config.settle),
-            holds_unknown=run.sync.sync_mode is SyncMode.INSERT
-            and not connector.idempotent(self._planner.rules.operation),
-            counters=planned_counters(plan),
-            by_watermark=plan.reading.cursor is not None,
-        )
-        with run.store.fenced(self._lease) as conn:
-            books = self._record_plan(conn, books, pointer, plan.rules)
-        return books, replace(plan, payload=payload.spool, batches=payload.batches)
-
-    def _payload(self, plan: Plan) -> Payload:
-        connector = self._run.connector
-        limits = Limits(
-            rows=connector.batch_rows_for(self._planner.rules.operation),
-            removal_rows=connector.batch_rows_for(Operation.DELETE),
-            bytes=max(1, connector.batch_bytes - connector.frame_bytes),
-        )
-        return Payload(self._space, plan, connector.spec.wire_form, limits, with_fields=connector.reads_values)
-
-    def _forgets(self, forgotten: str) -> bool:
-        return bool(self._space.connection.execute(f"SELECT count(*) FROM ({forgotten})").fetchall()[0][0])
-
-    def _record_plan(self, conn: Connection, books: Books, pointer: Pointer, rules: DiffRules) -> Books:
-        run, letters = self._run, self._run.store.dead_letters
-        sync_id, epoch = run.sync.id, pointer.epoch
-        resolved = letters.resolve_other_epochs(conn, sync_id, epoch)
-        run.store.rearmed.remove_other_epochs(conn, sync_id, epoch)
-        opened = 0
-        for block in failures(self._space.connection):
-            opened += letters.fail(conn, sync_id, epoch, run.run_id, [self._failure(row) for row in block.to_pylist()])
-        if not run.options.keys:
-            found = keyless_failures(self._space.connection)
-            for code in (ErrorCode.MISSING_KEY, ErrorCode.MAPPING_ERROR):
-                count, why = found.get(code, (0, ""))
-                message = run.redact(why or failure_message(code, None, None))
-                opened += letters.keyless(conn, sync_id, epoch, run.run_id, code, rows=count, message=message)
-        for resolution, keys in _grouped(settled_letters(self._space.connection, rules)):
-            resolved += letters.resolve_keys(conn, sync_id, epoch, keys, resolution, run.run_id)
-        counters = replace(books.counters, dead_letters_opened=opened, dead_letters_resolved=resolved)
-        books = replace(books, counters=counters)
-        run.store.snapshots.save(conn, pointer)
-        run.store.runs.set_epoch(conn, run.run_id, epoch)
-        run.store.runs.set_plan(conn, run.run_id, books.to_plan())
-        return books
-
-    def _failure(self, row: dict[str, object]) -> Failure:
-        code = ErrorCode(str(row["fate"]))
-        copies = int(str(row["copies"]))
-        error = None if row["error"] is None else str(row["error"])
-        message = failure_message(code, str(row["error_field"]), error, copies=copies)
-        return Failure(
-            key=str(row["key"]),
-            record_keys=str(row["record_keys"]),
-            code=code,
-            message=self._run.redact(message),
-            operation=self._planner.rules.operation,
-            rejection=False,
-            rows=copies,
-        )
-
     def _take(self, books: Books, pointer: Pointer) -> Folded:
         """Take as delivered what the manifest holds."""
         if self._run.stop.is_set():
@@ -267,7 +168,8 @@ class _Execution:
 
     def _deliver(self, plan: Plan, books: Books, pointer: Pointer, account: Account) -> Folded:
         run = self._run
-        ahead = run.connector.idempotent(self._planner.rules.operation)
+        jobs = operations_by_job(run.connector, run.sync, self._planner.rules.operation, plan.totals)
+        ahead = run.connector.idempotent(self._planner.rules.operation) and not jobs
         recorder = Recorder(
             run.store, self._lease, epoch=pointer.epoch, settle=books.settle, redact=run.redact, sealer=run.sealer,
             gathering=GATHERING if ahead else 0.0,
@@ -283,6 +185,7 @@ class _Execution:
                 watch_refusals=plan.batches > 1,
                 stop_at_refusals=Guard.FAILURES not in run.options.overrides,
                 ahead=ahead,
+                jobs=jobs,
             ),
             recorder=recorder,
             keeper=self._keeper,
@@ -397,27 +300,3 @@ def _close_unplanned(run: SyncRun, lease: Lease, error: BaseException) -> None:
             store.leases.release(lease, conn)
     except LeaseLostError:
         return  # somebody else owns the sync now, and closes this run
-
-
-def planned_counters(plan: Plan) -> Counters:
-    """What is settled before anything is sent."""
-    totals = plan.totals
-    return Counters(
-        read=totals.read,
-        failed=totals.rows_failed,
-        unchanged=totals.unchanged,
-        skipped=totals.rows_skipped,
-        removed=totals.removed,
-        delete_skipped=totals.removed - totals.removals_sent,
-    )
-
-
-def _grouped(pairs: Iterator[tuple[str, str]], size: int = 500) -> Iterator[tuple[str, list[str]]]:
-    """(key, resolution) pairs as (resolution, keys), a bounded number of keys at a time."""
-    waiting: dict[str, list[str]] = {}
-    for key, resolution in pairs:
-        keys = waiting.setdefault(resolution, [])
-        keys.append(key)
-        if len(keys) >= size:
-            yield resolution, waiting.pop(resolution)
-    yield from waiting.items()

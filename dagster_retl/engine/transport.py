@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -52,6 +53,7 @@ class Transport:
         turns: Turns,
     ) -> None:
         self._connector = connector
+        self._auth = auth
         self._turns = turns
         self._stop = turns.stop
         self._connections = Connections(connector, auth)
@@ -61,6 +63,15 @@ class Transport:
 
     def close(self) -> None:
         self._connections.close()
+
+    @property
+    def stop(self) -> threading.Event:
+        """Set when the run ends."""
+        return self._stop
+
+    def unstopped(self) -> Transport:
+        """Another client for what has to be sent although the run ends; whoever asks for it closes it."""
+        return Transport(self._connector, auth=self._auth, turns=self._turns.unstopped())
 
     def run(self, exchange: Exchange[T]) -> T:
         """Drive a conversation to its end. Raises `DestinationError`, and `CancelledError` before a request is sent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dagster_retl.engine.concurrency import Gate, Permit
 from dagster_retl.engine.pacing import Pacer
@@ -32,6 +32,10 @@ class Turns:
     stop: threading.Event
     gate: Gate
     before_send: Callable[[], None] = lambda: None
+
+    def unstopped(self) -> Turns:
+        """The same for one client that goes on although the run ends."""
+        return replace(self, stop=threading.Event(), gate=Gate(1))
 
     @contextmanager
     def taken(self) -> Iterator[Turn]:

@@ -29,12 +29,16 @@ _ANSWER = (
 
 
 class LedgerBatch(NamedTuple):
-    """A started batch. Times are the store's, as text that sorts; `outcomes` None: never answered."""
+    """A started batch. Times are the store's, as text that sorts; `outcomes` None: never answered.
+
+    jobs: those at the vendor that it was sent as, as the engine writes them.
+    """
 
     number: int
     started_at: str
     answered_at: str | None
     outcomes: bytes | None
+    jobs: str | None = None
 
 
 class Ledger:
@@ -63,6 +67,12 @@ class Ledger:
         if conn.execute(_ANSWER, rows).rowcount != len(rows):
             raise RetlError(f"run {run_id} has an answer to a batch that never started, among {sorted(outcomes)}")
 
+    def keep_jobs(self, conn: Connection, run_id: str, number: int, jobs: str) -> None:
+        """Write down the jobs of a started batch, in a fenced transaction (PROTOCOL 7)."""
+        of_batch = (batches.c.run_id == run_id, batches.c.number == number)
+        if conn.execute(update(batches).where(*of_batch).values(jobs=jobs)).rowcount != 1:
+            raise RetlError(f"run {run_id} has a job for batch {number}, which never started")
+
     def unfolded(self, sync_id: str) -> list[str]:
         """The runs whose batches are not folded yet, oldest first."""
         query = (
@@ -87,12 +97,10 @@ class Ledger:
 
     def _page(self, run_id: str, after: int) -> list[LedgerBatch]:
         query = (
-            select(batches.c.number, batches.c.started_at, batches.c.answered_at, batches.c.outcomes)
+            select(batches.c.number, batches.c.started_at, batches.c.answered_at, batches.c.outcomes, batches.c.jobs)
             .where(batches.c.run_id == run_id, batches.c.number > after)
             .order_by(batches.c.number)
             .limit(_PAGE)
         )
         with self._db.read() as conn:
-            return [
-                LedgerBatch(row.number, row.started_at, row.answered_at, row.outcomes) for row in conn.execute(query)
-            ]
+            return [LedgerBatch(*row) for row in conn.execute(query)]

@@ -113,9 +113,11 @@ batches = Table(
     Column("started_at", Text, nullable=False),
     Column("answered_at", Text),
     Column("outcomes", LargeBinary),
+    Column("jobs", Text),
     Index("batches_by_sync", "sync_id"),
 )
-"""The ledger: a row is the intent to send a batch of the run's manifest; `outcomes` is its answer."""
+"""The ledger: a row is the intent to send a batch of the run's manifest; `outcomes` is its answer. `jobs`: JSON of
+the jobs at the vendor that it was sent as."""
 
 suspects = Table(
     "suspects",

@@ -17,10 +17,11 @@ from dagster_retl.connectors.base import ConnectorConfig, ConnectorSpec, DirectC
 from dagster_retl.engine.answers import Answer
 from dagster_retl.engine.breaker import Breaker, RefusalWatch
 from dagster_retl.engine.concurrency import Gate
-from dagster_retl.engine.dispatch import ROW_ATTEMPTS, DirectWriter, Dispatch, Reply, _Part
+from dagster_retl.engine.dispatch import ROW_ATTEMPTS, Dispatch, _Part
 from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.transport import PATIENCE, Traffic
 from dagster_retl.engine.turns import Turns
+from dagster_retl.engine.writers import DirectWriter, Reply
 from dagster_retl.errors import DestinationError, ErrorCode, GuardTrippedError
 from dagster_retl.model.rows import Account, Batch, Fault, FieldInfo, ObjectInfo, Operation, RowResult
 

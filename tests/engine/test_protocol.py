@@ -22,12 +22,13 @@ from dagster_retl.connectors.sql import SqlConfig, SqlConnector
 from dagster_retl.engine.answers import Answer
 from dagster_retl.engine.breaker import Breaker
 from dagster_retl.engine.concurrency import Gate
-from dagster_retl.engine.dispatch import Dispatch, HttpWriter
+from dagster_retl.engine.dispatch import Dispatch
 from dagster_retl.engine.epoch import KEY_FORMS, epoch_of
 from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.phase import Phase
 from dagster_retl.engine.transport import Transport
 from dagster_retl.engine.turns import Turns
+from dagster_retl.engine.writers import HttpWriter
 from dagster_retl.errors import (
     CancelledError,
     ConfigurationError,

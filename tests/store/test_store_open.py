@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, select, text, update
 from sqlalchemy.exc import DBAPIError
 
@@ -23,11 +24,13 @@ from dagster_retl.store.migrate import SCRIPTS, VERSION_TABLE, ensure_schema
 from dagster_retl.store.schema import metadata, notices
 from dagster_retl.store.store import Store
 
-NEXT_REVISION = """
+LATEST = ScriptDirectory(Path(migrations.__file__).parent).get_current_head()
+
+NEXT_REVISION = f"""
 import sqlalchemy as sa
 from alembic import op
-revision = "0003"
-down_revision = "0002"
+revision = "9999"
+down_revision = "{LATEST}"
 def upgrade():
     op.add_column("notices", sa.Column("channel", sa.Text()))
 """
@@ -38,7 +41,7 @@ def next_scripts(tmp_path: Path) -> str:
     """The migrations of a later version."""
     folder = tmp_path / "next"
     shutil.copytree(Path(migrations.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "v0003_next.py").write_text(NEXT_REVISION)
+    (folder / "versions" / "v9999_next.py").write_text(NEXT_REVISION)
     return str(folder)
 
 
@@ -53,7 +56,7 @@ def bring_up(url: str, scripts: str, *, upgrade: bool | None = None) -> None:
 def test_a_store_is_created_on_first_use_and_keeps_its_name(new_url: str) -> None:
     with Store.open(new_url) as first:
         uuid = first.uuid
-        assert first.revision() == "0002"
+        assert first.revision() == LATEST
     with Store.open(new_url) as second:
         assert second.uuid == uuid
         assert len(uuid) == 32
@@ -108,7 +111,7 @@ def test_six_processes_create_one_store(new_url: str) -> None:
 def test_a_newer_store_is_refused_with_both_revisions(new_url: str, next_scripts: str) -> None:
     Store.open(new_url).close()
     bring_up(new_url, next_scripts, upgrade=True)
-    with pytest.raises(StoreError, match=r"revision 0003.*newer.*0002"):
+    with pytest.raises(StoreError, match=rf"revision 9999.*newer.*{LATEST}"):
         Store.open(new_url)
     with pytest.raises(StoreError, match="newer"):
         Store.open(new_url, upgrade=True)
@@ -121,23 +124,23 @@ def test_an_older_store_is_upgraded_on_sqlite_and_refused_on_postgres(new_url: s
             bring_up(new_url, next_scripts, upgrade=False if sqlite else None)
         store.notices.put("kept", "open")
         bring_up(new_url, next_scripts, upgrade=None if sqlite else True)
-        assert store.revision() == "0003"
+        assert store.revision() == "9999"
         assert store.notices.get("kept") is not None  # the older code goes on with the newer tables
 
 
 def test_an_upgrade_that_fails_changes_nothing(new_url: str, next_scripts: str) -> None:
-    broken = Path(next_scripts) / "versions" / "v0003_next.py"
+    broken = Path(next_scripts) / "versions" / "v9999_next.py"
     broken.write_text(NEXT_REVISION + '    op.execute("INSERT INTO no_such_table VALUES (1)")\n')
     with Store.open(new_url) as store:
         with pytest.raises(DBAPIError, match="no_such_table"):
             bring_up(new_url, next_scripts, upgrade=True)
         with store.engine.connect() as conn:
             assert "channel" not in {column["name"] for column in inspect(conn).get_columns("notices")}
-        assert store.revision() == "0002"
+        assert store.revision() == LATEST
 
 
 def test_upgrade_of_a_current_store_is_harmless(store: Store) -> None:
-    assert store.upgrade() == "0002"
+    assert store.upgrade() == LATEST
 
 
 def test_migrations_are_found_from_the_installed_package() -> None:
