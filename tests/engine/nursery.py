@@ -6,6 +6,7 @@ run. (A fresh interpreter takes most of a second to get that far.)
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import itertools
 import json
@@ -31,6 +32,7 @@ from dagster_retl.service import Service
 from dagster_retl.store.runs import options_from_json
 
 HERE = Path(__file__).parent
+_PR_SET_PDEATHSIG = 1
 
 _IMPORTED_LATE = (
     "_strptime", "alembic.command", "anyio", "certifi", "concurrent.futures.thread", "dagster_retl.connectors.http",
@@ -166,12 +168,20 @@ def _say(**words: Any) -> None:
     os.write(1, json.dumps(words).encode() + b"\n")
 
 
+def _die_with_parent() -> None:
+    """A process that stands still outlives nobody: the kernel kills it when the one that made it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
+    _die_with_parent()
     for name in _IMPORTED_LATE:
         importlib.import_module(name)
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
+            _die_with_parent()
             _say(error=_run(json.loads(line)))
             os._exit(0)
         _say(pid=pid)
