@@ -10,7 +10,7 @@ from dagster_retl.cli.output import error_document
 from dagster_retl.cli.words import rfc3339
 from dagster_retl.engine.explain import Explanation, Now
 from dagster_retl.engine.forget import Forgotten
-from dagster_retl.engine.plan import Plan
+from dagster_retl.engine.plan import Plan, PlannedRow
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import DeadLetter, DeadLetterStats, Run
 from dagster_retl.model.sync import Sync
@@ -96,11 +96,16 @@ def plan_document(sync: Sync, plan: Plan) -> Document:
         "failed": totals.failed,
         "skipped": totals.skipped,
         "removals_held": totals.removals_held,
-        "samples": [asdict(row) for row in plan.samples],
+        "samples": [_sample_document(row) for row in plan.samples],
         "failing": [asdict(row) for row in plan.failing],
         "guards": [{**error_document(guard), "guard": guard.guard} for guard in plan.guards],
         "warnings": list(plan.warnings),
     }
+
+
+def _sample_document(row: PlannedRow) -> Document:
+    document: Document = {"change": row.change, "record_keys": row.record_keys, "values": row.values}
+    return document if row.present is None else {**document, "present": row.present}
 
 
 def explanation_document(told: Explanation) -> Document:
@@ -135,6 +140,7 @@ def _now_document(now: Now) -> Document:
         "outcome": now.outcome,
         "reason": now.reason,
         "values": dict(now.values),
+        "present": None if now.present is None else dict(now.present),
         "failing": None if now.failing is None else asdict(now.failing),
         "guards": [error_document(guard) for guard in now.guards],
         "warnings": list(now.warnings),

@@ -86,7 +86,7 @@ def _facts(told: Explanation) -> Iterator[tuple[str, RenderableType]]:
     if told.now is not None:
         yield "next run", _next(told.now)
         if told.now.values:
-            yield "values", words.values(told.now.values)
+            yield "values", words.change(told.now.present, told.now.values)
         for guard in told.now.guards:
             yield "guard", Text(f"a run would be stopped: {guard.message}", style="red")
         for warning in told.now.warnings:
@@ -122,7 +122,8 @@ def _delivered(told: Explanation) -> Text:
     if row.since is not None and row.run_id is not None:
         parts += [" ", words.age(row.since, datetime.now(UTC)), (f" in {row.run_id.removeprefix(RUN_PREFIX)}", "dim")]
     if row.record_id is not None:
-        parts.append(f", record {row.record_id}")
+        parts += [", record ", Text(row.record_id, style=f"link {row.record_url}" if row.record_url else "")]
+        parts += [(f"  {row.record_url}", "dim")] if row.record_url else []
     if row.stale:
         parts.append((", a full refresh is under way", "yellow"))
     return Text.assemble(*parts)

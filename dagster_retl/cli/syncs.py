@@ -176,7 +176,12 @@ def _show_plan(session: Session, sync: Sync, found: Plan) -> None:
 def _show_samples(session: Session, found: Plan) -> None:
     if found.samples:
         rows: list[list[RenderableType]] = [
-            [Text(*_CHANGES[row.change]), words.key(row.record_keys), words.values(row.values)] for row in found.samples
+            [
+                Text(*_CHANGES[row.change]),
+                words.key(row.record_keys),
+                words.change(row.present, row.values or row.present or {}),
+            ]
+            for row in found.samples
         ]
         output.table(session, ("=for example", "key", "values"), rows)
     if found.failing:

@@ -86,5 +86,21 @@ def values(record: Mapping[str, Any]) -> Text:
     return Text(", ").join(Text.assemble((f"{field}: ", "dim"), _plain(value)) for field, value in record.items())
 
 
+def change(present: Mapping[str, Any] | None, record: Mapping[str, Any]) -> Text:
+    """A mapped row on one line, beside what the destination holds now: `name: Ann → Anna`.
+
+    present: as a plan has it; None where nobody asked, empty where there is no such record.
+    """
+    if not present:
+        return values(record)
+    return Text(", ").join(_changed(field, present.get(field), value) for field, value in record.items())
+
+
+def _changed(field: str, now: Any, value: Any) -> Text:
+    if _plain(now) == _plain(value):
+        return Text.assemble((f"{field}: ", "dim"), (_plain(value), "dim"))
+    return Text.assemble((f"{field}: ", "dim"), (_plain(now), "red"), " → ", (_plain(value), "green"))
+
+
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dagster_retl.connectors.base import AnyConnector, Connector
@@ -10,7 +11,7 @@ from dagster_retl.engine.concurrency import Gate
 from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.transport import Transport
 from dagster_retl.engine.turns import Turns
-from dagster_retl.model.rows import Account, FieldInfo, ObjectInfo
+from dagster_retl.model.rows import Account, Batch, FieldInfo, ObjectInfo
 
 
 class Discovery:
@@ -42,6 +43,11 @@ class Discovery:
         """The object's fields; empty where the destination cannot tell."""
         fields: list[FieldInfo] = self._ask(self._connector.fields(object_name))  # type: ignore[attr-defined]  # as above
         return fields
+
+    def read(self, batch: Batch, fields: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """What the destination holds for the rows of a batch: row key → field → value."""
+        records: Mapping[str, Mapping[str, Any]] = self._ask(self._connector.read(batch, fields))  # type: ignore[attr-defined]  # where it can
+        return records
 
     def _ask(self, question: Any) -> Any:
         if not isinstance(self._connector, Connector):

@@ -70,7 +70,7 @@ class Delivered:
 
     content: its fingerprint; None: the record is there, with content that nobody vouches for.
     deleted: the sync deletes, and did. since, run_id: of the run that delivered it, where the
-    history goes back that far.
+    history goes back that far. record_url: where people see the record in the destination's own interface.
     """
 
     content: str | None
@@ -79,6 +79,7 @@ class Delivered:
     stale: bool = False
     since: datetime | None = None
     run_id: str | None = None
+    record_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ class Now:
 
     outcome: `create`, `update`, `delete`, `unchanged`, `skipped` (reason: `held`, `silenced`,
     `parked`, `mode`), `fails` (code and message say why), or `absent`: the query does not give the
-    row, and nothing is to be done about it. error: it could not be found out.
+    row, and nothing is to be done about it. error: it could not be found out. present: what the destination holds
+    of a row that would be written, where it can be read.
     """
 
     outcome: str | None = None
@@ -97,6 +99,7 @@ class Now:
     guards: Sequence[RetlError] = ()
     warnings: Sequence[str] = ()
     error: RetlError | None = None
+    present: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ def explain_row(
         sync=sync,
         key=key,
         record_keys=record_keys,
-        delivered=_delivered(row, pointer, attempts),
+        delivered=_linked(_delivered(row, pointer, attempts), connector, sync),
         attempts=attempts,
         letters=record.letters,
         suspects=record.suspects,
@@ -176,7 +179,8 @@ def _fate(plan: Plan) -> Now:
     if totals.skipped:
         return Now("skipped", next(iter(totals.skipped)))
     if plan.samples:
-        return Now(plan.samples[0].change, values=plan.samples[0].values)
+        row = plan.samples[0]
+        return Now(row.change, values=row.values, present=row.present)
     if totals.removed:
         return Now("skipped", "parked")
     return Now("unchanged" if totals.unchanged else "absent")
@@ -274,3 +278,9 @@ def _delivered(row: SnapshotRow | None, pointer: Pointer | None, attempts: Seque
         since=last.at if last else None,
         run_id=last.run_id if last else None,
     )
+
+
+def _linked(delivered: Delivered | None, connector: AnyConnector, sync: Sync) -> Delivered | None:
+    if delivered is None or delivered.record_id is None:
+        return delivered
+    return replace(delivered, record_url=connector.record_url(sync.object_name, delivered.record_id))

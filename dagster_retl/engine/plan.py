@@ -21,11 +21,18 @@ SAMPLE_ROWS = 5
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """An example of what would be written. change: `create`, `update` or `delete`."""
+    """An example of what would be written. change: `create`, `update` or `delete`.
+
+    values: destination field → value, as it is sent. present: the same as the destination has it now; empty: it has
+    no such record; None: nobody asked.
+    """
 
     change: str
+    key: str
     record_keys: Mapping[str, Any]
     values: Mapping[str, Any]
+    record_id: str | None = None
+    present: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +70,18 @@ def sample(
 ) -> list[PlannedRow]:
     """A few rows of each kind of change. Run after the diff."""
     chosen = connection.execute(f"""
-        (SELECT 'create', n, record_keys FROM sends WHERE added ORDER BY n LIMIT {SAMPLE_ROWS}) UNION ALL
-        (SELECT 'update', n, record_keys FROM sends WHERE NOT added AND NOT removal ORDER BY n LIMIT {SAMPLE_ROWS})
-        UNION ALL (SELECT 'delete', n, record_keys FROM sends WHERE removal ORDER BY key LIMIT {SAMPLE_ROWS})
+        (SELECT 'create', {_SAMPLED} FROM sends WHERE added ORDER BY n LIMIT {SAMPLE_ROWS}) UNION ALL
+        (SELECT 'update', {_SAMPLED} FROM sends WHERE NOT added AND NOT removal ORDER BY n LIMIT {SAMPLE_ROWS})
+        UNION ALL (SELECT 'delete', {_SAMPLED} FROM sends WHERE removal ORDER BY key LIMIT {SAMPLE_ROWS})
     """).fetchall()
-    documents = documents_of(connection, rows, [n for _, n, _ in chosen if n is not None], fields, form)
-    return [PlannedRow(change, json.loads(keys), json.loads(documents.get(n, b"{}"))) for change, n, keys in chosen]
+    documents = documents_of(connection, rows, [n for _, n, *_ in chosen if n is not None], fields, form)
+    return [
+        PlannedRow(change, key, json.loads(keys), json.loads(documents.get(n, b"{}")), record_id)
+        for change, n, key, keys, record_id in chosen
+    ]
+
+
+_SAMPLED = "n, key, record_keys, record_id"
 
 
 def sample_failing(connection: duckdb.DuckDBPyConnection) -> list[FailingRow]:

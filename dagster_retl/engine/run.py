@@ -29,6 +29,7 @@ from dagster_retl.engine.phase import Phase
 from dagster_retl.engine.plan import Plan
 from dagster_retl.engine.plan_record import PlanRecord
 from dagster_retl.engine.planning import Memory, Planner
+from dagster_retl.engine.present import with_present
 from dagster_retl.engine.recall import Chosen, choose_pointer, recall, recall_latest
 from dagster_retl.engine.recorder import GATHERING, Recorder
 from dagster_retl.engine.recovery import Recovery
@@ -77,6 +78,7 @@ def preview(run: SyncRun) -> Plan:
             store, run.state, sync.id, lambda known: choose_pointer(sync, run.connector, account, known, run.options)
         )
         plan = planner.plan(memory, discovery, reason=chosen.reason, notes=chosen.notes)
+        plan = with_present(plan, run.connector, sync, discovery)
     if not store.ledger.unfolded(sync.id):
         return plan
     note = "a run was interrupted or is under way: rows that it delivered may be named here once more"

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_retl.engine.plan import Plan
+from dagster_retl.engine.plan import Plan, PlannedRow
 from dagster_retl.model.project import Project
 from dagster_retl.model.rows import FieldType
 from dagster_retl.model.runs import DeadLetter, Run
@@ -119,8 +119,8 @@ def plan_markdown(plan: Plan) -> str:
         "\n".join(f"- {warning}" for warning in plan.warnings),
         plan.samples
         and _markdown_table(
-            ("change", "key", "values"),
-            [(row.change, _json(row.record_keys), _json(row.values)) for row in plan.samples],
+            ("change", "key", "now", "will be"),
+            [(row.change, _json(row.record_keys), _present(row), _json(row.values)) for row in plan.samples],
         ),
         plan.failing
         and _markdown_table(
@@ -128,6 +128,11 @@ def plan_markdown(plan: Plan) -> str:
         ),
     ]
     return "\n\n".join(str(part) for part in parts if part)
+
+
+def _present(row: PlannedRow) -> str:
+    """What the destination holds now, where it was asked."""
+    return "" if row.present is None else _json(row.present)
 
 
 def _column(field: FieldType) -> dg.TableColumn:
