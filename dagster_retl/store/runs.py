@@ -183,8 +183,9 @@ class Runs:
     ) -> None:
         """Close the run; one that has ended keeps its time. Error text comes in without secrets.
 
-        Raises `NotFoundError`.
+        Whoever closes it, books that do not balance are one of its warnings (PROTOCOL 16). Raises `NotFoundError`.
         """
+        notes = [*warnings] if counters.balanced() else [*warnings, _unbalanced(counters)]
         _update(
             conn,
             run_id,
@@ -194,8 +195,15 @@ class Runs:
             error_code=error_code,
             error_message=error_message,
             guard=guard,
-            warnings=_json(list(warnings)),
+            warnings=_json(notes),
         )
+
+
+def _unbalanced(counters: Counters) -> str:
+    return (
+        f"the books do not balance: of {counters.read:,} rows {counters.due:,} are not accounted for, and "
+        f"of {counters.removed:,} removals {counters.removals_due:,}; please report this"
+    )
 
 
 def tried_to_write(run: Any) -> ColumnElement[bool]:

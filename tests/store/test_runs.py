@@ -37,6 +37,15 @@ def test_a_run_s_life(store: Store) -> None:
     assert store.runs.plan_of(run.id) == {"manifest": "m", "totals": {"added": 3}}
 
 
+def test_books_that_do_not_balance_are_told(store: Store) -> None:
+    run = store.runs.create("s", "n")
+    with store.begin() as conn:
+        store.runs.finish(conn, run.id, RunStatus.FAILED, replace(COUNTERS, written=6, removed=2), warnings=["first"])
+    first, unbalanced = store.runs.get(run.id).warnings
+    assert first == "first"
+    assert "of 10 rows 1 are not accounted for, and of 2 removals 2" in unbalanced
+
+
 def test_progress_after_the_end_changes_nothing(store: Store) -> None:
     run = store.runs.create("s", "n")
     with store.begin() as conn:
