@@ -219,7 +219,15 @@ def _postgres_engine(url: URL) -> Engine:
             hint="Install it with: pip install 'dagster-retl[postgres]'",
         ) from error
     event.listen(engine, "connect", _prepare_postgres, insert=True)
+    event.listen(engine, "do_executemany", _execute_many)
     return engine
+
+
+def _execute_many(cursor: Any, statement: str, parameters: Any, _context: object) -> bool:
+    """What psycopg sends in a pipeline leaves the server's clock for idle transactions stopped: start it again."""
+    cursor.executemany(statement, parameters)
+    cursor.connection.execute("SELECT 1")
+    return True
 
 
 def _prepare_postgres(connection: Any, _record: object) -> None:

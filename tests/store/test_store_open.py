@@ -14,7 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, select, text, update
+from sqlalchemy import insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from dagster_retl.errors import ConfigurationError, NotFoundError, StoreError
@@ -229,3 +229,23 @@ def test_transactions_that_read_before_they_write_take_turns(store: Store) -> No
     notice = store.notices.get("count")
     assert notice is not None
     assert notice.state == "30"
+
+
+def test_the_server_ends_a_transaction_that_stands_still_after_many_rows(store: Store) -> None:
+    """Otherwise a process that is paused there would keep its lease's row locked for as long as it sleeps."""
+    if store.engine.dialect.name == "sqlite":
+        pytest.skip("a file has no server")
+    with pytest.raises(DBAPIError, match="idle-in-transaction timeout"):
+        _stand_still(store)
+
+
+def _stand_still(store: Store) -> None:
+    with store.begin() as conn:
+        conn.execute(text("SET LOCAL idle_in_transaction_session_timeout TO 300"))
+        conn.execute(insert(notices), [_notice("a"), _notice("b")])
+        time.sleep(1.5)
+        conn.execute(text("SELECT 1"))
+
+
+def _notice(key: str) -> dict[str, str]:
+    return {"key": key, "state": "open", "detail": "{}", "notified_at": "2026-01-01T00:00:00.000000Z"}
