@@ -2,7 +2,8 @@
 
 It works on tables of one DuckDB connection:
 
-    staged     n, key, record_keys, fingerprint, error_field, error, unsendable: a row for each row of the query
+    staged     n, key, record_keys, fingerprint, row_hash, error_field, error, unsendable: a row for each row of
+               the query; without fingerprints where row hashes can find the unchanged rows
     snapshot   see `changes.snapshot`
     suspects   key, record_keys, fingerprint: what the destination may hold besides
     letters    key, fingerprint, rejections, held: the open dead letters
@@ -16,18 +17,19 @@ of these with its `fate`, and `sends`, what is to be written, rows of the query 
 (whose `n` is null) in order of `key`. A fate is `send`, `unchanged`, `skipped:<reason>`, or the error code
 of a row that fails before delivery. Staged rows that are no candidates are unchanged.
 
-Most rows of most runs are unchanged, so these are found first, by one join on fingerprints (`_shortcut`);
-all the rest is done for candidates only.
+Most rows of most runs are unchanged, so these are found first, by one join on fingerprints or row hashes
+(`changes.shortcut`); all the rest is done for candidates only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import duckdb
 import pyarrow as pa
 
+from dagster_retl.changes.shortcut import COMPLETED, count_rows, find_suspicious
 from dagster_retl.changes.snapshot import DELETED, REMOVED
 from dagster_retl.errors import ErrorCode
 from dagster_retl.model.rows import Operation
@@ -101,96 +103,37 @@ class PlanTotals:
         return sum(self.skipped.values())
 
 
-def diff(connection: duckdb.DuckDBPyConnection, rules: DiffRules, *, shortcut: bool = True) -> PlanTotals:
+FillFingerprints = Callable[[str], None]
+"""Makes the table `fingerprints` (n, fingerprint) of the staged rows whose `n` a query names."""
+
+
+def diff(
+    connection: duckdb.DuckDBPyConnection,
+    rules: DiffRules,
+    *,
+    shortcut: bool = True,
+    fill: FillFingerprints | None = None,
+) -> PlanTotals:
     """Classify all staged rows, choose the removals and what is to be sent.
 
-    shortcut: find the unchanged rows by their fingerprints first; without it the result is the same.
+    shortcut: find the unchanged rows by what they hold first; without it the result is the same. fill: staged rows
+    have row hashes, and the fingerprints of those that need one come from here.
     """
-    if not (shortcut and rules.by_fingerprint and _shortcut(connection)):
-        connection.execute("CREATE OR REPLACE VIEW candidates AS SELECT * FROM staged")
+    same = "fingerprint" if fill is None else "row_hash"
+    if not (shortcut and rules.by_fingerprint and find_suspicious(connection, same)):
+        connection.execute("CREATE OR REPLACE VIEW suspicious AS SELECT * FROM staged")
         connection.execute("CREATE OR REPLACE VIEW unseen AS SELECT * FROM snapshot")
+    if fill is None:
+        connection.execute("CREATE OR REPLACE VIEW candidates AS SELECT * FROM suspicious")
+    else:
+        fill("SELECT n FROM suspicious")
+        connection.execute(COMPLETED)
     connection.execute(_duplicated())
     connection.execute(_classified(rules))
     held = _removals_held(connection, rules)
     connection.execute(_removals(rules, possible=held is None))
     connection.execute(_sends(connection, rules))
     return _totals(connection, held)
-
-
-def _shortcut(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Make `candidates` of the rows that no version of the snapshot matches, and `unseen` of the entries that no
-    row matches. False, with nothing made, where that might be wrong: then all rows are candidates.
-
-    A fingerprint covers the key fields, so rows and entries that share one share the key. That is verified by
-    the pairs of both sides, added up: one row twice, or two keys of one content, would give other sums.
-    """
-    if not _count(connection, "SELECT count(*) FROM (SELECT 1 FROM snapshot LIMIT 1)"):
-        return False
-    connection.execute(_MENTIONED)
-    connection.execute(_UNMATCHED)
-    if not _pairs_agree(connection):
-        return False
-    connection.execute(_CANDIDATES)
-    connection.execute("""
-        CREATE OR REPLACE TABLE unseen AS
-        SELECT * FROM snapshot WHERE fingerprint IS NULL OR key IN (SELECT key FROM mentioned)
-            OR fingerprint IN (SELECT fingerprint FROM unmatched WHERE n IS NULL)
-    """)
-    return True
-
-
-_MENTIONED = """
-    CREATE OR REPLACE TABLE mentioned AS
-    SELECT key FROM suspects UNION SELECT key FROM letters UNION SELECT key FROM silenced
-"""
-"""Keys about which more is known than the snapshot says."""
-
-_ROWS = """
-    SELECT n, key, fingerprint FROM staged
-    WHERE key IS NOT NULL AND error IS NULL AND unsendable IS NULL AND key NOT IN (SELECT key FROM mentioned)
-"""
-_ENTRIES = """
-    SELECT key, fingerprint FROM snapshot
-    WHERE fingerprint IS NOT NULL AND key NOT IN (SELECT key FROM mentioned)
-"""
-
-_UNMATCHED = f"""
-    CREATE OR REPLACE TABLE unmatched AS
-    SELECT s.n, p.fingerprint FROM (SELECT n, fingerprint FROM ({_ROWS})) s
-    FULL JOIN (SELECT fingerprint FROM ({_ENTRIES})) p ON p.fingerprint = s.fingerprint
-    WHERE s.n IS NULL OR p.fingerprint IS NULL
-"""
-"""`n` of rows that no entry matches, `fingerprint` of entries that no row matches."""
-
-
-def _pairs_agree(connection: duckdb.DuckDBPyConnection) -> bool:
-    rows = f"SELECT key, fingerprint FROM ({_ROWS}) WHERE n NOT IN (SELECT n FROM unmatched WHERE n IS NOT NULL)"
-    entries = f"""
-        SELECT key, fingerprint FROM ({_ENTRIES})
-        WHERE fingerprint NOT IN (SELECT fingerprint FROM unmatched WHERE n IS NULL)
-    """
-    sums = [
-        connection.execute(f"SELECT count(*), sum(hash(key, fingerprint)) FROM ({side})").fetchall()
-        for side in (rows, entries)
-    ]
-    return sums[0] == sums[1]
-
-
-_CANDIDATES = """
-    CREATE OR REPLACE TABLE candidates AS
-    WITH looked_at AS (
-        SELECT * FROM staged
-        WHERE key IS NULL OR error IS NOT NULL OR unsendable IS NOT NULL OR key IN (SELECT key FROM mentioned)
-            OR n IN (SELECT n FROM unmatched WHERE n IS NOT NULL)
-    )
-    SELECT * FROM staged
-    WHERE key IS NULL OR key IN (SELECT key FROM looked_at)
-"""
-"""With all rows of a duplicated key, though one of them is what the snapshot says."""
-
-
-def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
-    return int(connection.execute(query).fetchall()[0][0])
 
 
 def _duplicated() -> str:
@@ -221,7 +164,7 @@ def _classified(rules: DiffRules) -> str:
     unchanged = f"p.fingerprint = {content}" if rules.mode is SyncMode.INSERT else "TRUE"
     return f"""
         CREATE OR REPLACE TABLE classified AS
-        SELECT s.n, s.key, s.record_keys, {content} AS content, s.error_field, s.error,
+        SELECT s.n, s.key, s.record_keys, {content} AS content, s.row_hash, s.error_field, s.error,
             coalesce(d.copies, 1) AS copies, p.record_id, p.key IS NULL AS added, l.key IS NOT NULL AS has_letter,
             CASE
                 WHEN s.key IS NULL AND s.error IS NOT NULL THEN '{ErrorCode.MAPPING_ERROR}'
@@ -250,7 +193,7 @@ def _removals_held(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> s
     """Why this run may not remove anything, if so."""
     if rules.mode is not SyncMode.MIRROR:
         return None
-    unknown = _count(connection, f"SELECT count(*) FROM ({_UNIDENTIFIED})")
+    unknown = count_rows(connection, f"SELECT count(*) FROM ({_UNIDENTIFIED})")
     if unknown:
         return f"the key of {unknown} rows could not be computed, so nobody knows which records are gone"
     return None
@@ -289,15 +232,15 @@ def _sends(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> str:
     due = "fate = 'send'"
     if rules.limit is not None:
         first = f"SELECT n FROM classified WHERE {due} ORDER BY n LIMIT {rules.limit}"
-        last = _count(connection, f"SELECT coalesce(max(n), 0) FROM ({first})")
+        last = count_rows(connection, f"SELECT coalesce(max(n), 0) FROM ({first})")
         due += f" AND n <= {last}"
     return f"""
         CREATE OR REPLACE VIEW sends AS
         SELECT n, key, record_keys, content, record_id, has_letter, '{rules.operation}' AS operation,
-            FALSE AS removal, added
+            FALSE AS removal, added, row_hash
         FROM classified WHERE {due}
         UNION ALL
-        SELECT NULL, key, record_keys, UUID '{REMOVED}', record_id, has_letter, '{Operation.DELETE}', TRUE, FALSE
+        SELECT NULL, key, record_keys, UUID '{REMOVED}', record_id, has_letter, '{Operation.DELETE}', TRUE, FALSE, NULL
         FROM removals WHERE fate = 'send'
     """
 
@@ -311,7 +254,7 @@ def _totals(connection: duckdb.DuckDBPyConnection, removals_held: str | None) ->
     skipped = {fate.removeprefix("skipped:"): n for fate, n in fates.items() if fate.startswith("skipped:")}
     if over := fates.get("send", 0) - sent:
         skipped["limit"] = over
-    read, looked_at = (_count(connection, f"SELECT count(*) FROM {name}") for name in ("staged", "candidates"))
+    read, looked_at = (count_rows(connection, f"SELECT count(*) FROM {name}") for name in ("staged", "candidates"))
     return PlanTotals(
         read=sum(fates.values()) + read - looked_at,
         unchanged=fates.get("unchanged", 0) + read - looked_at,

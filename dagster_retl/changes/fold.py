@@ -3,11 +3,12 @@
 It works on tables of one DuckDB connection:
 
     snapshot   the generation that the run started from
-    manifest   batch, position, operation, removal, key, record_keys, content, record_id, has_letter;
+    manifest   batch, position, operation, removal, key, record_keys, content, record_id, has_letter, row_hash;
                rows with batch null are keys to forget
     started    batch, started_at: the intents
     outcomes   see `changes.outcomes`
     accepted   id, key, record_keys, fingerprint: what people declared delivered, in the order of `id`
+    hashed     key, fingerprint, row_hash: what is known of rows that did not change
 
 The same code ends an ordinary run and recovers a killed one.
 """
@@ -24,7 +25,7 @@ from dagster_retl.changes.snapshot import REMOVED
 
 MANIFEST_COLUMNS = (
     "batch INTEGER, position INTEGER, operation VARCHAR, removal BOOLEAN, key VARCHAR, record_keys VARCHAR, "
-    "content UUID, record_id VARCHAR, has_letter BOOLEAN"
+    "content UUID, record_id VARCHAR, has_letter BOOLEAN, row_hash UBIGINT"
 )
 
 
@@ -114,22 +115,33 @@ _TOUCHES = f"status IN ('{Status.WRITTEN}', '{Status.UNCONFIRMED}', '{Status.MIS
 FORGOTTEN = "CREATE OR REPLACE VIEW forgotten AS SELECT key FROM manifest WHERE batch IS NULL"
 
 
-def next_snapshot() -> str:
-    """The query for the next generation; `accepted` holds what people declared delivered, the last word counts."""
+def next_snapshot(*, rehash: bool = False) -> str:
+    """The query for the next generation; `accepted` holds what people declared delivered, the last word counts.
+
+    rehash: entries take the row hashes of `hashed`, where the row did not change.
+    """
+    entries = _REHASHED if rehash else "snapshot"
     return f"""
-        SELECT key, record_keys, fingerprint, record_id FROM snapshot p
+        SELECT key, record_keys, fingerprint, record_id, row_hash FROM {entries} p
         WHERE NOT EXISTS (SELECT 1 FROM answered a WHERE a.key = p.key AND {_TOUCHES})
             AND NOT EXISTS (SELECT 1 FROM forgotten f WHERE f.key = p.key)
             AND NOT EXISTS (SELECT 1 FROM accepted c WHERE c.key = p.key)
         UNION ALL
-        SELECT key, record_keys, content, record_id FROM answered
+        SELECT key, record_keys, content, record_id, row_hash FROM answered
         WHERE status IN ('{Status.WRITTEN}', '{Status.UNCONFIRMED}') AND content <> UUID '{REMOVED}'
         UNION ALL
-        SELECT c.key, c.record_keys, c.fingerprint::UUID, NULL
+        SELECT c.key, c.record_keys, c.fingerprint::UUID, NULL, NULL
         FROM (SELECT * FROM accepted QUALIFY row_number() OVER (PARTITION BY key ORDER BY id DESC) = 1) c
         WHERE NOT EXISTS (SELECT 1 FROM answered a WHERE a.key = c.key AND {_TOUCHES})
             AND c.fingerprint <> '{REMOVED}'
     """
+
+
+_REHASHED = """(
+    SELECT s.* REPLACE (h.row_hash AS row_hash) FROM snapshot s
+    LEFT JOIN (SELECT key, fingerprint, any_value(row_hash) AS row_hash FROM hashed GROUP BY key, fingerprint) h
+        ON h.key = s.key AND h.fingerprint = s.fingerprint
+)"""
 
 
 def not_found(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:

@@ -2,7 +2,8 @@
 
 A generation is a Parquet file with the columns of `COLUMNS`. `fingerprint` is the content that was
 accepted; null means that the key is known to be there, with content nobody vouches for (after a full
-refresh that did not reach it). Besides fingerprints of rows, two fixed contents exist: `REMOVED`,
+refresh that did not reach it). The column of row hashes is called after their terms (`changes.row_hash`), so that
+those of other terms are not found. Besides fingerprints of rows, two fixed contents exist: `REMOVED`,
 what a removal leaves behind, and `DELETED`, what a delivered row of a `delete` sync is.
 """
 
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
 REMOVED = "00000000-0000-0000-0000-000000000000"
 DELETED = "00000000-0000-0000-0000-000000000001"
 
-COLUMNS = "key VARCHAR, record_keys VARCHAR, fingerprint UUID, record_id VARCHAR"
+COLUMNS = "key VARCHAR, record_keys VARCHAR, fingerprint UUID, record_id VARCHAR, row_hash UBIGINT"
 
 
 def literal(text: str) -> str:
@@ -46,16 +48,31 @@ def find(connection: duckdb.DuckDBPyConnection, generation: Path, key: str) -> S
     return SnapshotRow(key, *rows[0]) if rows else None
 
 
-def load_snapshot(connection: duckdb.DuckDBPyConnection, generation: Path | None, *, stale: bool = False) -> None:
-    """Make a generation (None: an empty one) the view `snapshot`; `stale`: no fingerprint counts."""
+def hashed_under(generation: Path | None, terms: str | None) -> bool:
+    """Whether a generation has row hashes that were made under these terms."""
+    return generation is not None and terms is not None and _hashes(terms) in pq.read_schema(generation).names
+
+
+def _hashes(terms: str) -> str:
+    return f"row_hash:{terms}"
+
+
+def load_snapshot(
+    connection: duckdb.DuckDBPyConnection, generation: Path | None, *, stale: bool = False, terms: str | None = None
+) -> None:
+    """Make a generation (None: an empty one) the view `snapshot`; `stale`: no fingerprint counts.
+
+    terms: of the row hashes that count.
+    """
     if generation is None:
         connection.execute(f"CREATE OR REPLACE TABLE no_snapshot ({COLUMNS})")
         connection.execute("CREATE OR REPLACE VIEW snapshot AS SELECT * FROM no_snapshot")
         return
     fingerprint = "NULL::UUID" if stale else "fingerprint"
+    row_hash = f'"{_hashes(terms)}"' if terms is not None and hashed_under(generation, terms) else "NULL::UBIGINT"
     connection.execute(
-        f"CREATE OR REPLACE VIEW snapshot AS SELECT key, record_keys, {fingerprint} AS fingerprint, record_id "
-        f"FROM read_parquet({literal(str(generation))})"
+        f"CREATE OR REPLACE VIEW snapshot AS SELECT key, record_keys, {fingerprint} AS fingerprint, record_id, "
+        f"{row_hash} AS row_hash FROM read_parquet({literal(str(generation))})"
     )
 
 
@@ -69,14 +86,24 @@ def overlay_accepted(connection: duckdb.DuckDBPyConnection) -> None:
         CREATE VIEW snapshot AS
         SELECT * FROM delivered d WHERE NOT EXISTS (SELECT 1 FROM accepted a WHERE a.key = d.key)
         UNION ALL
-        SELECT key, record_keys, fingerprint, NULL AS record_id
+        SELECT key, record_keys, fingerprint, NULL AS record_id, NULL AS row_hash
         FROM (SELECT * FROM accepted QUALIFY row_number() OVER (PARTITION BY key ORDER BY id DESC) = 1)
         WHERE fingerprint <> UUID '{REMOVED}'
     """)
 
 
-def write_generation(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
-    """Write the snapshot rows of `query` to a Parquet file; returns how many there are."""
+def write_generation(connection: duckdb.DuckDBPyConnection, query: str, path: Path, *, terms: str | None = None) -> int:
+    """Write the snapshot rows of `query` to a Parquet file; returns how many there are.
+
+    terms: of their row hashes; without them these are left out.
+    """
+    hashes = "EXCLUDE (row_hash)" if terms is None else f'RENAME (row_hash AS "{_hashes(terms)}")'
+    query = f"SELECT * {hashes} FROM ({query})"
+    return copy_rows(connection, query, path)
+
+
+def copy_rows(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
+    """Write the rows of `query` as they are to a generation; returns how many there are."""
     rows = connection.execute(
         f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 122880)"
     ).fetchone()

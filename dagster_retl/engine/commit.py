@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -40,6 +41,7 @@ class Books:
     """What a run's plan promised: needed to balance it, whoever closes it.
 
     by_watermark: rows that a watermark passes, and that nothing else would bring back, are kept by key.
+    hash_terms: of the manifest's row hashes; None: it has none.
     """
 
     epoch: str
@@ -50,6 +52,7 @@ class Books:
     holds_unknown: bool
     counters: Counters
     by_watermark: bool = False
+    hash_terms: str | None = None
 
     @classmethod
     def of(cls, plan: Mapping[str, Any]) -> Books:
@@ -112,10 +115,11 @@ def load_answers(connection: duckdb.DuckDBPyConnection, store: Store, state: Sta
     Raises `StateMissingError` when the manifest cannot be read.
     """
     connection.execute(f"CREATE OR REPLACE TABLE no_manifest ({fold.MANIFEST_COLUMNS})")
-    rows = "no_manifest"
-    if books.manifest is not None:
-        rows = f"read_parquet({literal(str(state.local_path(books.manifest, books.checksum or '')))})"
-    connection.execute(f"CREATE OR REPLACE VIEW manifest AS SELECT * FROM {rows}")
+    rows = "SELECT * FROM no_manifest"
+    if books.manifest is not None:  # one of an older version may lack a column
+        file = literal(str(state.local_path(books.manifest, books.checksum or "")))
+        rows = f"{rows} UNION ALL BY NAME SELECT * FROM read_parquet({file})"
+    connection.execute(f"CREATE OR REPLACE VIEW manifest AS {rows}")
     _load_ledger(connection, store, run_id)
 
 
@@ -151,10 +155,13 @@ class Closer:
         self._space = space
         self._keeps_history = keeps_history
 
-    def fold(self, run_id: str, books: Books, pointer: Pointer, *, accept_all: bool = False) -> Folded:
+    def fold(
+        self, run_id: str, books: Books, pointer: Pointer, *, accept_all: bool = False, rehash: bool = False
+    ) -> Folded:
         """Build the next generation (if anything changed) from a run's manifest and ledger.
 
-        accept_all: the manifest was not sent, and counts as accepted now.
+        accept_all: the manifest was not sent, and counts as accepted now. rehash: the run knows the row hashes of
+        all rows, and those of the snapshot are of other terms.
         """
         connection = self._space.connection
         self._load(run_id, books, pointer)
@@ -162,15 +169,15 @@ class Closer:
         if accept_all:
             fold.accept_all(connection, to_text(now))
         fold.answer(connection)
-        query = fold.next_snapshot()
+        query = fold.next_snapshot(rehash=rehash)
         connection.execute(f"CREATE OR REPLACE VIEW snapshot_next AS {query}")
         # Exactly those that are folded: somebody may decide about another row in this very moment.
         accepted = [row[0] for row in connection.execute("SELECT id FROM accepted").fetchall()]
-        changed = fold.changed_rows(connection) or accepted or pointer.stale
+        changed = fold.changed_rows(connection) or accepted or pointer.stale or rehash
         until = to_text(now + timedelta(seconds=books.settle))
         held = self._held(until) if books.holds_unknown else []
         folded = Folded(
-            pointer=self._next_generation(pointer, query) if changed else pointer,
+            pointer=self._next_generation(pointer, query, books.hash_terms) if changed else pointer,
             counters=close_counters(books, fold.tally(connection, removal=False), fold.tally(connection, removal=True)),
             suspects=[] if books.holds_unknown else self._suspects(until),
             cleared=fold.cleared_suspects(connection, to_text(now)),
@@ -221,15 +228,16 @@ class Closer:
     def _load(self, run_id: str, books: Books, pointer: Pointer) -> None:
         connection = self._space.connection
         generation = self._state.local_path(pointer.generation, pointer.checksum or "") if pointer.generation else None
-        load_snapshot(connection, generation, stale=pointer.stale)
+        load_snapshot(connection, generation, stale=pointer.stale, terms=books.hash_terms)
         load_answers(connection, self._store, self._state, run_id, books)
         connection.execute(fold.FORGOTTEN)
         _create(connection, "accepted", self._store.acceptances.table(pointer.sync_id, pointer.epoch))
         _create(connection, "suspects", self._store.suspects.table(pointer.sync_id, pointer.epoch))
 
-    def _next_generation(self, pointer: Pointer, query: str) -> Pointer:
+    def _next_generation(self, pointer: Pointer, query: str, terms: str | None) -> Pointer:
         name = generation_name(self._store.uuid, pointer.sync_id, self._lease.token)
-        stored = self._state.write(name, lambda path: write_generation(self._space.connection, query, path))
+        write = partial(write_generation, self._space.connection, query, terms=terms)
+        stored = self._state.write(name, write)
         return replace(pointer, generation=stored.name, rows=stored.rows or 0, checksum=stored.checksum, stale=False)
 
     def _with_history(self, folded: Folded, run_id: str) -> Folded:

@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from dagster_retl.changes.erasing import holds, without
 from dagster_retl.changes.history import copy_history
 from dagster_retl.changes.keys import key_of
-from dagster_retl.changes.snapshot import find, write_generation
+from dagster_retl.changes.snapshot import copy_rows, find
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.connectors.jobs import JobConnector
 from dagster_retl.engine.commit import Closer
@@ -195,7 +195,7 @@ class _Erasure:
         if not holds(self._space.connection, path, {key}):
             return None
         name = generation_name(self._store.uuid, self._sync.id, self._lease.token)
-        stored = self._write(name, write_generation, without(path, {key}))
+        stored = self._write(name, copy_rows, without(path, {key}))
         return replace(pointer, generation=stored.name, rows=stored.rows or 0, checksum=stored.checksum)
 
     def _history_without_key(

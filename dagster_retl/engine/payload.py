@@ -37,6 +37,7 @@ MANIFEST = pa.schema(
         ("content", pa.uuid()),
         ("record_id", pa.string()),
         ("has_letter", pa.bool_()),
+        ("row_hash", pa.uint64()),
     ]
 )
 """See `changes.fold`."""
@@ -134,7 +135,8 @@ def forgotten_rows(query: str) -> str:
     """A query for the manifest's rows that say which keys to forget."""
     return f"""
         SELECT NULL::INTEGER AS batch, NULL::INTEGER AS position, 'forget' AS operation, FALSE AS removal,
-            key, record_keys, fingerprint AS content, record_id, FALSE AS has_letter FROM ({query})
+            key, record_keys, fingerprint AS content, record_id, FALSE AS has_letter, NULL::UBIGINT AS row_hash
+        FROM ({query})
     """
 
 

@@ -49,6 +49,7 @@ class Plan:
     """What a run would do. guards: those that would stop it. warnings: what a person should know.
 
     fields, rows: the mapped rows, for the run that goes on with this plan; payload: what it sends, in batches.
+    hash_terms: of the rows' hashes; rehash: those of the snapshot are of other terms.
     """
 
     totals: PlanTotals
@@ -63,6 +64,8 @@ class Plan:
     fields: Sequence[FieldType] = field(default=(), repr=False)
     rows: Spool | None = field(default=None, repr=False)
     payload: Spool | None = field(default=None, repr=False)
+    hash_terms: str | None = None
+    rehash: bool = False
 
 
 def sample(

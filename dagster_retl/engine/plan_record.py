@@ -54,6 +54,7 @@ class PlanRecord:
             holds_unknown=run.sync.sync_mode is SyncMode.INSERT and not connector.idempotent(self.operation),
             counters=planned_counters(plan),
             by_watermark=plan.reading.cursor is not None,
+            hash_terms=plan.hash_terms,
         )
         with run.store.fenced(self.lease) as conn:
             books = self._record_plan(conn, books, pointer, plan.rules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,9 +12,11 @@ import pyarrow.compute as pc
 
 from dagster_retl.changes.diff import DiffRules, PlanTotals, diff
 from dagster_retl.changes.keys import key_of
-from dagster_retl.changes.snapshot import load_snapshot, overlay_accepted
+from dagster_retl.changes.row_hash import terms_of
+from dagster_retl.changes.snapshot import hashed_under, load_snapshot, overlay_accepted
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.engine.destination import Discovery
+from dagster_retl.engine.fingerprints import fill_fingerprints
 from dagster_retl.engine.guards import contract_guard, override_note, plan_guards
 from dagster_retl.engine.phase import OnPhase, Phase
 from dagster_retl.engine.plan import Plan, sample, sample_failing
@@ -53,10 +56,15 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    """A query's result, once it was read. notes: of the source. cursor: the watermark's column."""
+    """A query's result, once it was read. notes: of the source. cursor: the watermark's column.
+
+    hash_terms: of the rows' hashes. by_hash: these are the snapshot's terms too, so that fingerprints wait.
+    """
 
     fields: tuple[FieldType, ...]
     rows: Spool
+    hash_terms: str | None
+    by_hash: bool
     notes: Sequence[str]
     cursor: CursorColumn | None
 
@@ -94,12 +102,14 @@ class Planner:
         """
         self.on_phase(Phase.EXTRACT, Counters())
         reading = self._reading(memory)
-        staged = self._stage(memory.pointer, reading)
+        staged = self._stage(memory, reading)
         fields, rows = staged.fields, staged.rows
         self.on_phase(Phase.DIFF, Counters())
-        self._remember(memory, reading)
+        self._remember(memory, reading, staged.hash_terms)
         rules = replace(self.rules, windowed=reading.since is not None)
-        totals = diff(self.space.connection, rules)
+        fill = partial(self._fill_fingerprints, staged, memory.pointer) if staged.by_hash else None
+        totals = diff(self.space.connection, rules, fill=fill)
+        rehash = self._rehash(memory, staged)
         tripped = self._tripped(fields, totals, memory.pointer, discovery)
         overridden = [guard for guard in tripped if Guard(guard.guard) in self.options.overrides]
         held = [f"no removals: {totals.removals_held}"] if totals.removals_held else []
@@ -115,6 +125,8 @@ class Planner:
             reason=f"{reason}: {reading.about}" if reading.about else reason,
             fields=fields,
             rows=rows,
+            hash_terms=staged.hash_terms,
+            rehash=rehash,
         )
 
     def _reading(self, memory: Memory) -> Reading:
@@ -122,13 +134,16 @@ class Planner:
         watermark, lookups = memory.pointer.watermark, memory.lookups
         return choose_reading(self.sync, self.source, self.sql, form, watermark, lookups, self.options)
 
-    def _stage(self, pointer: Pointer, reading: Reading) -> _Staged:
+    def _stage(self, memory: Memory, reading: Reading) -> _Staged:
+        pointer = memory.pointer
         form = self.connector.key_form(self.sync.object_name)
         with (
             self.source.read(reading.sql, block_rows=BLOCK_ROWS) as extract,
             compile_mapping(self.sync.field_mappings, extract.schema) as mapping,
         ):
             cursor = cursor_column(self.sync, extract.schema)
+            terms = terms_of(mapping.fields) if self.rules.by_fingerprint else None
+            by_hash = not (pointer.stale or self.rules.baseline) and hashed_under(memory.generation, terms)
             stage = Stage(
                 mapping.fields,
                 form,
@@ -136,11 +151,25 @@ class Planner:
                 pointer.fingerprint_version,
                 self._asked(form),
                 cursor.number if cursor else None,
+                hashed=terms is not None,
+                fingerprinted=not by_hash,
             )
             rows = stage.fill(self.space, mapping, extract)
         if cursor:
             check_cursors(self.space.connection, cursor)
-        return _Staged(tuple(mapping.fields), rows, extract.notes, cursor)
+        return _Staged(tuple(mapping.fields), rows, terms, by_hash, extract.notes, cursor)
+
+    def _fill_fingerprints(self, staged: _Staged, pointer: Pointer, numbers: str) -> None:
+        """Compute what was not computed while the rows were read: for few rows, as a rule."""
+        fill_fingerprints(self.space, staged.rows, staged.fields, pointer.fingerprint_version, numbers)
+
+    def _rehash(self, memory: Memory, staged: _Staged) -> bool:
+        """Whether the next generation should take the hashes of all rows of this run: the table `hashed`."""
+        if staged.hash_terms is None or staged.by_hash or memory.generation is None or self.options.partial:
+            return False
+        known = "SELECT key, fingerprint, row_hash FROM staged WHERE key IS NOT NULL AND error IS NULL"
+        self.space.connection.execute(f"CREATE OR REPLACE VIEW hashed AS {known}")
+        return True
 
     def _asked(self, form: KeyForm) -> list[str]:
         names = self.sync.key_fields
@@ -155,12 +184,12 @@ class Planner:
             asked.append(key)
         return asked
 
-    def _remember(self, memory: Memory, reading: Reading) -> None:
+    def _remember(self, memory: Memory, reading: Reading, terms: str | None) -> None:
         connection = self.space.connection
         connection.register("incoming", pa.table({"key": pa.array(reading.looked_up, pa.string())}))
         connection.execute("CREATE OR REPLACE TABLE looked_up AS SELECT * FROM incoming")
         connection.unregister("incoming")
-        load_snapshot(connection, memory.generation, stale=memory.pointer.stale)
+        load_snapshot(connection, memory.generation, stale=memory.pointer.stale, terms=terms)
         tables = {"suspects": memory.suspects, "letters": memory.letters, "silenced": memory.silenced}
         for name, table in (tables | {"accepted": memory.accepted}).items():
             connection.register("incoming", table)

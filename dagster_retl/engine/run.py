@@ -201,7 +201,7 @@ class _Execution:
         except LeaseLostError:
             self._suspect(delivery, pointer, books)
             raise
-        folded = self._add_up(books, delivery, pointer)
+        folded = self._add_up(plan, books, delivery, pointer)
         return replace(folded, warnings=(*delivery.warnings, *folded.warnings))
 
     def _send(self, delivery: Delivery, plan: Plan, books: Books, pointer: Pointer) -> None:
@@ -214,7 +214,7 @@ class _Execution:
         except LeaseLostError:
             raise
         except BaseException as error:
-            self._finish(self._add_up(books, delivery, pointer), self._ending_of(error))
+            self._finish(self._add_up(plan, books, delivery, pointer), self._ending_of(error))
             raise
 
     def _intents(self, plan: Plan, books: Books) -> Intents:
@@ -227,9 +227,9 @@ class _Execution:
             fields=plan.fields if run.connector.reads_values else (),
         )
 
-    def _add_up(self, books: Books, delivery: Delivery, pointer: Pointer) -> Folded:
+    def _add_up(self, plan: Plan, books: Books, delivery: Delivery, pointer: Pointer) -> Folded:
         self._run.on_phase(Phase.FOLD, self._counters(books, delivery))
-        folded = self._closer.fold(self._run.run_id, books, pointer)
+        folded = self._closer.fold(self._run.run_id, books, pointer, rehash=plan.rehash)
         traffic, totals = delivery.traffic, delivery.recorder.totals
         counters = replace(
             folded.counters,

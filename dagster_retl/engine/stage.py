@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from dagster_retl.changes.fingerprint import fingerprint_sql
 from dagster_retl.changes.keys import key_sql, record_keys_sql
+from dagster_retl.changes.row_hash import row_hash_sql
 from dagster_retl.changes.snapshot import literal
 from dagster_retl.engine.parallel import map_in_order
 from dagster_retl.engine.spool import Spool
@@ -39,7 +40,10 @@ BLOCK_ROWS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """How mapped rows become staged ones. cursor: the column of the query that is the watermark."""
+    """How mapped rows become staged ones. cursor: the column of the query that is the watermark.
+
+    hashed: rows get a row hash. fingerprinted: they get a fingerprint too, instead of only those that need one.
+    """
 
     fields: tuple[FieldType, ...]
     key_form: KeyForm
@@ -47,6 +51,8 @@ class Stage:
     fingerprint_version: int
     asked: Sequence[str] = ()
     cursor: int | None = None
+    hashed: bool = False
+    fingerprinted: bool = True
 
     def fill(self, space: Workspace, mapping: CompiledMapping, extract: Extract) -> Spool:
         """Create `staged` (see `changes.diff`) and `asked`; returns the mapped rows, in blocks by `n`.
@@ -98,10 +104,13 @@ class Stage:
         unsendable = unsendable_sql(self.fields, self.wire_form) or "NULL"
         among = f"WHERE {_ASKED}" if self.asked else ""
         cursor = "" if self.cursor is None else f', "{CURSOR}" AS cursor'
+        version = self.fingerprint_version
+        fingerprint = fingerprint_sql(self.fields, version) if self.fingerprinted else "NULL::UUID"
+        row_hash = row_hash_sql(self.fields) if self.hashed else "NULL::UBIGINT"
         return f"""
             SELECT * FROM (
                 SELECT "{NUMBER}" AS n, {key} AS key, {record_keys} AS record_keys,
-                    {fingerprint_sql(self.fields, self.fingerprint_version)} AS fingerprint,
+                    {fingerprint} AS fingerprint, {row_hash} AS row_hash,
                     {ERROR_FIELD} AS error_field, {ERROR} AS error, {unsendable}::VARCHAR AS unsendable{cursor}
                 FROM incoming
             ) {among}
@@ -140,6 +149,7 @@ _SCHEMA = pa.schema(
         ("key", pa.string()),
         ("record_keys", pa.string()),
         ("fingerprint", pa.uuid()),
+        ("row_hash", pa.uint64()),
         ("error_field", pa.string()),
         ("error", pa.string()),
         ("unsendable", pa.string()),

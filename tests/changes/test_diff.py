@@ -25,7 +25,7 @@ class World:
         self.connection = duckdb.connect()
         load_snapshot(self.connection, None)
         self.connection.execute("""
-            CREATE TABLE staged (n BIGINT, key VARCHAR, record_keys VARCHAR, fingerprint UUID,
+            CREATE TABLE staged (n BIGINT, key VARCHAR, record_keys VARCHAR, fingerprint UUID, row_hash UBIGINT,
                 error_field VARCHAR, error VARCHAR, unsendable VARCHAR);
             CREATE TABLE suspects (id BIGINT, key VARCHAR, record_keys VARCHAR, fingerprint UUID);
             CREATE TABLE letters (key VARCHAR, fingerprint UUID, rejections BIGINT, held BOOLEAN);
@@ -37,11 +37,11 @@ class World:
         self, key: str | None, content: str = "A", *, error: str | None = None, unsendable: str | None = None
     ) -> None:
         values: list[Any] = [key, "{}", version(content), "f" if error else None, error, unsendable]
-        self.connection.execute("INSERT INTO staged SELECT count(*), ?, ?, ?, ?, ?, ? FROM staged", values)
+        self.connection.execute("INSERT INTO staged SELECT count(*), ?, ?, ?, NULL, ?, ?, ? FROM staged", values)
 
     def remember(self, key: str, content: str | None = "A") -> None:
         self.connection.execute(
-            "INSERT INTO no_snapshot VALUES (?, '{}', ?, NULL)", [key, version(content) if content else None]
+            "INSERT INTO no_snapshot VALUES (?, '{}', ?, NULL, NULL)", [key, version(content) if content else None]
         )
 
     def suspect(self, key: str, content: str) -> None:
@@ -201,7 +201,8 @@ def test_delete_mode_sends_keys_once_and_forgets_those_that_left(world: World) -
     world.stage("delivered")
     world.stage("new")
     world.connection.execute(
-        f"INSERT INTO no_snapshot VALUES ('delivered', '{{}}', '{DELETED}', NULL), ('left', '{{}}', '{DELETED}', NULL)"
+        f"INSERT INTO no_snapshot VALUES ('delivered', '{{}}', '{DELETED}', NULL, NULL), "
+        f"('left', '{{}}', '{DELETED}', NULL, NULL)"
     )
     world.diff(SyncMode.DELETE)
     assert world.sends() == [("delete", "new")]

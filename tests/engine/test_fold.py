@@ -56,12 +56,12 @@ class Ledger:
 
     def remember(self, key: str, content: str | None, record_id: str | None = None) -> None:
         fingerprint = None if content is None else version(content)
-        self.connection.execute("INSERT INTO no_snapshot VALUES (?, ?, ?, ?)", [key, key, fingerprint, record_id])
+        self.connection.execute("INSERT INTO no_snapshot VALUES (?, ?, ?, ?, NULL)", [key, key, fingerprint, record_id])
 
     def plan(self, row: Planned) -> None:
         batch, self._batches = self._batches, self._batches + 1
-        values = [batch, 0, "upsert", row.removal, row.key, row.key, version(row.content), None, False]
-        self.connection.execute(f"INSERT INTO manifest VALUES ({', '.join('?' * 9)})", values)
+        values = [batch, 0, "upsert", row.removal, row.key, row.key, version(row.content), None, False, None]
+        self.connection.execute(f"INSERT INTO manifest VALUES ({', '.join('?' * 10)})", values)
         if row.status == "":
             return
         self.connection.execute("INSERT INTO started VALUES (?, ?)", [batch, STARTED])
@@ -71,8 +71,8 @@ class Ledger:
             self._answers.append((batch, STARTED, outcomes.encode()))
 
     def forget(self, key: str) -> None:
-        self.connection.execute("INSERT INTO manifest VALUES (NULL, NULL, 'forget', FALSE, ?, ?, NULL, NULL, FALSE)",
-                                [key, key])  # fmt: skip
+        values = "NULL, NULL, 'forget', FALSE, ?, ?, NULL, NULL, FALSE, NULL"
+        self.connection.execute(f"INSERT INTO manifest VALUES ({values})", [key, key])
 
     def accept(self, number: int, key: str, content: str | None) -> None:
         fingerprint = None if content is None else version(content)
