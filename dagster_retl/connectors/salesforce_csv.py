@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from dagster_retl.connectors.http_url import text_of
 from dagster_retl.connectors.salesforce_api import unreadable
 from dagster_retl.model.rows import Batch, Row
 
+_SPECIAL = re.compile(r'[",\r\n]')
 NULL = "#N/A"
 """What clears a field; an empty cell leaves it as it is."""
 
@@ -28,11 +30,13 @@ def write_csv(batch: Batch) -> bytes:
     """
     rows = [dict(_cells(row, document)) for row, document in zip(batch.rows, batch.documents, strict=True)]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([row.get(name, "") for name in columns] for row in rows)
-    return text.getvalue().encode()
+    lines = [columns, *([row.get(name, "") for name in columns] for row in rows)]
+    return "".join(",".join(map(_quoted, line)) + "\n" for line in lines).encode()
+
+
+def _quoted(text: str) -> str:
+    """A cell in quotation marks where it needs them; `csv.writer` leaves a bare carriage return without."""
+    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
 
 
 def _cells(row: Row, document: bytes) -> Iterator[tuple[str, str]]:

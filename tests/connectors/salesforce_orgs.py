@@ -34,9 +34,10 @@ def accounts(
 
 
 def held(org: FakeSalesforce, object_name: str = "Account", key: str = KEY) -> dict[str, dict[str, Any]]:
-    """What an org holds: the text of the key → field → value, as it was written."""
+    """The records that have a key: the text of it → field → value, as it was written."""
     records = org.org.records[object_name].values()
-    return {str(each[key]): {name: value for name, value in each.items() if name not in _SYSTEM} for each in records}
+    known = [each for each in records if each.get(key) is not None]
+    return {str(each[key]): {name: value for name, value in each.items() if name not in _SYSTEM} for each in known}
 
 
 def key_pair() -> tuple[str, str]:
