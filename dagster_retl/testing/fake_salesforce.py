@@ -85,22 +85,19 @@ class FakeSalesforce(LoopbackServer):
             return refusal.reply()
 
     def _data(self, request: Received) -> Reply:
-        match request.path.split("/"):
-            case ["", "services", "data", version, "limits"]:
-                self._require_version(version)
-                left = {"Max": self.daily, "Remaining": self.daily - self.used}
-                return Reply.json({"DailyApiRequests": left})
-            case ["", "services", "data", version, "jobs", "ingest", *path]:
-                self._require_version(version)
-                return self.jobs.answer(request, version, [part for part in path if part])
-            case ["", "services", "data", version, *path]:
-                self._require_version(version)
-                return self._rest.answer(request, version, [part for part in path if part])
+        match request.path.rstrip("/").split("/"):
+            case ["", "services", "data", version, *path] if version.removeprefix("v") in VERSIONS:
+                return self._versioned(request, version, path)
         raise RequestRefusedError(404, "NOT_FOUND", "The requested resource does not exist")
 
-    def _require_version(self, version: str) -> None:
-        if version.removeprefix("v") not in VERSIONS:
-            raise RequestRefusedError(404, "NOT_FOUND", "The requested resource does not exist")
+    def _versioned(self, request: Received, version: str, path: list[str]) -> Reply:
+        match path:
+            case ["limits"]:
+                left = {"Max": self.daily, "Remaining": self.daily - self.used}
+                return Reply.json({"DailyApiRequests": left})
+            case ["jobs", "ingest", *rest]:
+                return self.jobs.answer(request, version, rest)
+        return self._rest.answer(request, version, path)
 
 
 def _version(number: str) -> dict[str, str]:

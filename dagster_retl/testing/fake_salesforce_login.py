@@ -6,7 +6,7 @@ import base64
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qs, unquote_plus
+from urllib.parse import parse_qs
 
 from dagster_retl.testing.messages import Received, Reply
 
@@ -128,7 +128,7 @@ def _with_basic(form: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[
     if scheme != "Basic":
         return form
     client_id, _, secret = base64.b64decode(encoded).decode().partition(":")
-    return {**form, "client_id": unquote_plus(client_id), "client_secret": unquote_plus(secret)}
+    return {**form, "client_id": client_id, "client_secret": secret}
 
 
 def _invalid_session(message: str) -> Reply:

@@ -124,8 +124,8 @@ class FakeRest:
 
     def _single(self, request: Received, kind: FakeObject, which: list[str]) -> Reply:
         if request.method == "POST" and not which:
-            record_id = _attempt(lambda: self._org.insert(kind, _json(request)))
-            return _alone(record_id, Reply.json({"id": record_id, "success": True, "errors": []}, 201))
+            made = _attempt(lambda: self._org.insert(kind, _json(request)))
+            return _alone(made, lambda: Reply.json({"id": made, "success": True, "errors": []}, 201))
         if not which:
             raise RequestRefusedError(405, "METHOD_NOT_ALLOWED", f"HTTP Method '{request.method}' not allowed")
         if request.method == "PATCH" and len(which) == 2:
@@ -137,9 +137,9 @@ class FakeRest:
                 url = f"{request.path.partition('/sobjects')[0]}/sobjects/{kind.name}/{record_id}"
                 return Reply.json({"attributes": {"type": kind.name, "url": url}, **self._org.show(kind, record)})
             case "PATCH":
-                return _alone(_attempt(lambda: self._org.update(kind, record_id, _json(request))), Reply(204))
+                return _alone(_attempt(lambda: self._org.update(kind, record_id, _json(request))), lambda: Reply(204))
             case "DELETE":
-                return _alone(_attempt(lambda: self._org.delete(record_id)), Reply(204))
+                return _alone(_attempt(lambda: self._org.delete(record_id)), lambda: Reply(204))
         raise RequestRefusedError(405, "METHOD_NOT_ALLOWED", f"HTTP Method '{request.method}' not allowed")
 
     def _id_of(self, kind: FakeObject, which: list[str]) -> str:
@@ -160,7 +160,7 @@ class FakeRest:
             return Reply.json(urls, 300)
         outcome = _attempt(lambda: self._org.upsert(kind, field, {**row, field.name: value}))
         if isinstance(outcome, RowRefusedError):
-            return _alone(outcome, Reply())
+            return _alone(outcome, Reply)
         record_id, created = outcome
         answer = {"id": record_id, "success": True, "errors": [], "created": created}
         return Reply.json(answer, 201 if created else 200)
@@ -195,10 +195,10 @@ def _entry(outcome: Any) -> dict[str, Any]:
     return {"id": outcome, "success": True, "errors": []}
 
 
-def _alone(outcome: Any, reply: Reply) -> Reply:
+def _alone(outcome: Any, reply: Callable[[], Reply]) -> Reply:
     """The answer about one record: there, a refusal is one of the request."""
     if not isinstance(outcome, RowRefusedError):
-        return reply
+        return reply()
     error = {"message": outcome.message, "errorCode": outcome.code, "fields": list(outcome.fields)}
     return Reply.json([error], 400)
 
