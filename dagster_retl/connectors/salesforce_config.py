@@ -119,8 +119,6 @@ class SalesforceConfig(ConnectorConfig):
     """Share of the org's daily API requests at which a run stops, so that others have the rest."""
     case_sensitive_keys: bool = False
     """Whether keys that differ in case are different records: external ids that are unique and case-sensitive."""
-    timeout: float = Field(120.0, gt=0)
-    """Seconds for one request."""
 
     @field_validator("login_url")
     @classmethod
