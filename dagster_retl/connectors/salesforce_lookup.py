@@ -57,14 +57,10 @@ class Lookup:
         return ids, faults
 
     def read(self, batch: Batch, fields: Sequence[str]) -> Exchange[Mapping[str, Mapping[str, Any]]]:
-        """Row key → field → value for the rows that have one record."""
+        """Row key → field → value for the rows that have a record; of several, the first."""
         key = only_key(batch.key_fields, "reading")
         found = yield from self._find(batch.object_name, key, batch.rows, fields)
-        return {
-            row: {field: value_at(records[0], field) for field in fields}
-            for row, records in found.items()
-            if len(records) == 1
-        }
+        return {row: {field: value_at(records[0], field) for field in fields} for row, records in found.items()}
 
     def _find(
         self, object_name: str, key: str, rows: Sequence[Row], fields: Sequence[str]

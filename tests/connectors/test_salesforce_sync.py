@@ -219,3 +219,73 @@ def test_contacts_follow_their_accounts(scene: Scene) -> None:
     assert {key: each["AccountId"] for key, each in held(scene.org, "Contact").items()} == {
         key: record_id for key, record_id in parents.items() if key != "k9"
     }
+
+
+class TestJobs:
+    def test_many_rows_are_sent_as_jobs_and_removals_are_not(self, scene: Scene) -> None:
+        config = {"api": "auto", "bulk_rows": 10, "job_rows": 6}
+        scene.sql("UPDATE t SET rating = 'Lukewarm' WHERE id = 'k4'")
+        first = scene.run(config=config).run.counters
+        assert (first.written, first.failed) == (9, 1)
+        assert first.balanced()
+        assert [job.state for job in scene.org.jobs.jobs.values()] == ["JobComplete", "JobComplete"]
+        assert "bad value for restricted picklist field: Lukewarm" in scene.letters()["k4"].message
+
+        scene.sql("UPDATE t SET rating = 'Warm', name = 'changed'")
+        scene.sql("DELETE FROM t WHERE id = 'k5'")
+        second = scene.run(config={**config, "bulk_rows": 9}).run.counters
+        assert (second.written, second.failed, second.deleted) == (9, 0, 1)
+        assert scene.letters() == {}
+        assert scene.names() == {f"k{n}": "changed" for n in range(10) if n != 5}
+        deletes = [path for method, path in scene.org.data_requests() if method == "DELETE"]
+        assert deletes == ["composite/sobjects"]
+
+    def test_a_few_rows_are_not_sent_as_a_job(self, scene: Scene) -> None:
+        scene.run(config={"api": "auto"})
+        assert scene.org.jobs.jobs == {}
+        assert len(scene.names()) == 10
+
+    def test_rows_that_a_job_did_not_get_to_are_sent_by_another(self, scene: Scene) -> None:
+        scene.org.jobs.stop_after = 4
+        counters = scene.run(config={"api": "bulk"}).run.counters
+        assert (counters.written, counters.failed) == (10, 0)
+        assert [job.state for job in scene.org.jobs.jobs.values()] == ["Failed", "JobComplete"]
+        written = [change.values[KEY] for change in scene.org.org.changes]
+        assert sorted(written) == sorted(set(written)), "no row was written twice"
+
+    def test_an_upload_whose_answer_got_lost_is_made_again_by_another_job(self, scene: Scene) -> None:
+        scene.org.disturb(Trouble(reset="after"), where=lambda request: request.method == "PUT")
+        counters = scene.run(config={"api": "bulk"}, sync_mode="insert").run.counters
+        assert (counters.written, counters.failed) == (10, 0)
+        assert [job.state for job in scene.org.jobs.jobs.values()] == ["Aborted", "JobComplete"]
+        assert len(scene.org.org.changes) == 10
+
+    def test_a_start_whose_answer_got_lost_is_no_second_start(self, scene: Scene) -> None:
+        scene.org.disturb(Trouble(reset="after"), where=lambda request: request.method == "PATCH")
+        counters = scene.run(config={"api": "bulk"}, sync_mode="insert").run.counters
+        assert (counters.written, counters.failed) == (10, 0)
+        assert [job.state for job in scene.org.jobs.jobs.values()] == ["JobComplete"]
+        assert len(scene.org.org.changes) == 10
+
+    def test_a_column_that_goes_away_meanwhile_ends_the_run(self, scene: Scene) -> None:
+        gone = scene.org.org.object("Account").without_fields("Rating")
+        alter = Trouble(apply=True, before=lambda: scene.org.org.alter(gone))
+        scene.org.disturb(alter, where=lambda request: request.method == "PUT")
+        with pytest.raises(DestinationError, match="Field name not found : Rating") as caught:
+            scene.run(config={"api": "bulk"})
+        assert caught.value.code is ErrorCode.SCHEMA_DRIFT
+        assert scene.names() == {}
+
+
+def test_a_plan_shows_what_is_there_now(scene: Scene) -> None:
+    scene.sql("UPDATE t SET city = 'Oslo'")
+    scene.run()
+    scene.sql("UPDATE t SET city = 'Bergen' WHERE id = 'k1'")
+    scene.sql("INSERT INTO t VALUES ('new', 'New', NULL, NULL, NULL)")
+    with scene.service() as service:
+        plan = service.plan("accounts")
+    present = {row.record_keys[KEY]: row.present for row in plan.samples}
+    assert present["k1"] is not None
+    assert present["k1"]["Site"] == "Oslo"
+    assert present["new"] == {}
+    assert plan.warnings == []
