@@ -56,7 +56,7 @@ class ClientCredentials(_Part):
 
 
 class JwtBearer(_Part):
-    """OAuth JWT bearer: a user, vouched for by a key whose certificate the app has. Needs the extra `salesforce`."""
+    """OAuth JWT bearer: a user, by a key whose certificate the app has. Needs the extra `salesforce`."""
 
     type: Literal["jwt_bearer"]
     client_id: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -252,8 +252,3 @@ def _delimiter(job: FakeJob) -> str:
 
 def _wrong_state(job: FakeJob) -> RequestRefusedError:
     return RequestRefusedError(400, "INVALIDJOBSTATE", f"this cannot be done to a job that is {job.state}")
-
-
-def started(jobs: Iterable[FakeJob]) -> list[FakeJob]:
-    """The jobs that were processed."""
-    return [job for job in jobs if job.state in ("JobComplete", "Failed")]

@@ -308,9 +308,11 @@ class TestRecords:
                 org.org.insert(org.org.object("Account"), {"Code__c": code, "Name": code})
             connector = connector_to(org, case_sensitive_keys=True)
             assert not connector.key_form("Account").ignore_case
-            (result,) = write(connector, accounts({"Code__c": "A", "Name": "x"}, operation="update", key="Code__c"))
-            assert result.fault is None
-            assert sorted(record["Name"] for record in org.org.records["Account"].values()) == ["a", "x"]
+            rows = [{"Code__c": code, "Name": f"new {code}"} for code in ("A", "a")]
+            results = write(connector, accounts(*rows, operation="update", key="Code__c"))
+            assert [result.fault for result in results] == [None, None]
+            held_now = {record["Code__c"]: record["Name"] for record in org.org.records["Account"].values()}
+            assert held_now == {"a": "new a", "A": "new A"}
 
     def test_a_text_that_is_no_number_is_in_no_record(self) -> None:
         with FakeSalesforce() as org:
