@@ -240,7 +240,7 @@ class Delivery:
         if self.target.ahead:
             self._marked.pop(batch.number)
         else:
-            self.recorder.start([batch.number]).result()
+            self.recorder.start([batch.number], as_jobs=batch.operation in self.target.jobs).result()
 
     def _recorded(self, batch: NumberedBatch, written: Future[None]) -> None:
         if written.exception() is None:

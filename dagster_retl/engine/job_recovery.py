@@ -18,7 +18,7 @@ from dagster_retl.engine.commit import Books
 from dagster_retl.engine.concurrency import Gate
 from dagster_retl.engine.dispatch import Dispatch
 from dagster_retl.engine.feed import Intents, NumberedBatch, batches_of
-from dagster_retl.engine.job_writer import JobWatch
+from dagster_retl.engine.job_writer import OF_WHOLE_JOB, JobWatch
 from dagster_retl.engine.jobs import decode_jobs
 from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.payload import DOCUMENT
@@ -101,9 +101,17 @@ class JobRecovery:
                 watch.ask(self.connector.abort(job))
                 continue
             watch.until_ended(job)
-            results = watch.ask(self.connector.collect(batch, job))
-            found |= {result.key: result for result in results}
+            found |= {result.key: result for result in self._collected(watch, batch, job)}
         return Reply(list(found.values()))
+
+    def _collected(self, watch: JobWatch, batch: Batch, job: JobRef) -> Sequence[RowResult]:
+        """A job that was refused as a whole has written nothing: why is for the next one to say."""
+        try:
+            return watch.ask(self.connector.collect(batch, job))
+        except DestinationError as error:
+            if error.code not in OF_WHOLE_JOB:
+                raise
+            return []
 
 
 class _Collector:

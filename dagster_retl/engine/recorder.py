@@ -79,6 +79,7 @@ def _counted(answers: Sequence[Answer]) -> Counter[Status]:
 class _Submission:
     answered: Answered | None = None
     starting: Sequence[int] = ()
+    as_jobs: bool = False
     jobs: tuple[int, Sequence[JobRef]] | None = None
     done: Future[None] = field(default_factory=Future)
 
@@ -117,9 +118,12 @@ class Recorder:
         self.totals = Recorded()
         self._thread.start()
 
-    def start(self, numbers: Sequence[int]) -> Future[None]:
-        """Mark batches as started. The future raises `LeaseLostError`, or what the store raises."""
-        return self._submit(_Submission(starting=numbers))
+    def start(self, numbers: Sequence[int], *, as_jobs: bool = False) -> Future[None]:
+        """Mark batches as started. The future raises `LeaseLostError`, or what the store raises.
+
+        as_jobs: nothing of them is applied before their jobs are on record too.
+        """
+        return self._submit(_Submission(starting=numbers, as_jobs=as_jobs))
 
     def answer(self, answered: Answered) -> Future[None]:
         """Write down what became of a started batch. The future raises as `start`'s."""
@@ -169,7 +173,6 @@ class Recorder:
         if self._failure is not None:
             raise self._failure
         answered = [submission.answered for submission in group if submission.answered is not None]
-        starting = [number for submission in group for number in submission.starting]
         outcomes = {each.batch.number: to_outcomes(each.answers).encode() for each in answered}
         jobs = [submission.jobs for submission in group if submission.jobs is not None]
         with self._store.fenced(self._lease) as connection:
@@ -178,7 +181,12 @@ class Recorder:
                 self._store.ledger.keep_jobs(connection, self._run_id, number, encode_jobs(refs))
             for each in answered:
                 self._write_letters(connection, each)
-            self._store.ledger.start(connection, self._run_id, self._lease.sync_id, starting)
+            self._start(connection, [each for each in group if not each.as_jobs], None)
+            self._start(connection, [each for each in group if each.as_jobs], encode_jobs([]))
+
+    def _start(self, connection: Connection, group: Sequence[_Submission], jobs: str | None) -> None:
+        numbers = [number for submission in group for number in submission.starting]
+        self._store.ledger.start(connection, self._run_id, self._lease.sync_id, numbers, jobs=jobs)
 
     def _write_letters(self, connection: Connection, answered: Answered) -> None:
         rows, lease, letters = answered.batch.rows, self._lease, self._store.dead_letters

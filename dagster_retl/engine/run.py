@@ -13,6 +13,7 @@ import logging
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.connectors.jobs import JobConnector
 from dagster_retl.engine import baseline
 from dagster_retl.engine.budget import SharedBudget, account_name
@@ -24,7 +25,7 @@ from dagster_retl.engine.ending import Ending, ending_of
 from dagster_retl.engine.feed import Intents, batches
 from dagster_retl.engine.job_recovery import JobRecovery
 from dagster_retl.engine.jobs import operations_by_job
-from dagster_retl.engine.keeper import LeaseKeeper
+from dagster_retl.engine.keeper import HEARTBEAT, LeaseKeeper
 from dagster_retl.engine.phase import Phase
 from dagster_retl.engine.plan import Plan
 from dagster_retl.engine.plan_record import PlanRecord
@@ -40,7 +41,7 @@ from dagster_retl.errors import CancelledError, LeaseLostError, RetlError
 from dagster_retl.model.rows import Account, Counters
 from dagster_retl.model.runs import AccountChange, Guard, Run, RunStatus
 from dagster_retl.model.sync import SyncMode
-from dagster_retl.store.leases import Lease
+from dagster_retl.store.leases import TTL, Lease
 from dagster_retl.store.snapshots import Pointer
 
 _LOG = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Report:
 
 def execute(run: SyncRun) -> Report:
     """Run to the end. Raises what ended the run, after it was closed in the store."""
-    lease = run.store.leases.acquire(run.sync.id, run.run_id)
+    lease = run.store.leases.acquire(run.sync.id, run.run_id, ttl=_ttl(run.connector))
     keeper = LeaseKeeper(run.store, lease)
     try:
         with workspace(run.settings) as space:
@@ -66,6 +67,11 @@ def execute(run: SyncRun) -> Report:
         raise
     finally:
         keeper.close()
+
+
+def _ttl(connector: AnyConnector) -> float:
+    """Seconds that a lease lasts without a heartbeat: two of them may fail while the slowest request is under way."""
+    return max(TTL, float(connector.config.timeout) + 2 * HEARTBEAT)
 
 
 def preview(run: SyncRun) -> Plan:

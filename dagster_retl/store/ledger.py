@@ -47,14 +47,17 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def start(self, conn: Connection, run_id: str, sync_id: str, numbers: Sequence[int]) -> str:
+    def start(
+        self, conn: Connection, run_id: str, sync_id: str, numbers: Sequence[int], *, jobs: str | None = None
+    ) -> str:
         """Mark batches as started, in a fenced transaction that ends before a byte of them leaves.
 
-        Returns the time of the mark by the store's clock. Each batch of a run starts once.
+        Returns the time of the mark by the store's clock. Each batch of a run starts once. jobs: what is known of
+        the jobs that they are sent as, for batches that are sent as jobs.
         """
         started_at = to_text(self._db.now(conn))
         if numbers:
-            common = {"run_id": run_id, "sync_id": sync_id, "started_at": started_at}
+            common = {"run_id": run_id, "sync_id": sync_id, "started_at": started_at, "jobs": jobs}
             conn.execute(_START, [common | {"number": number} for number in numbers])
         return started_at
 
