@@ -82,6 +82,14 @@ def test_a_missing_bucket_is_named(bucket: Bucket) -> None:
     assert "s3://no-such-bucket/state/people" in error.message
 
 
+def test_a_secret_that_a_store_repeats_is_not_told(bucket: Bucket) -> None:
+    said = b"The specified bucket does not exist"
+    lie = (said, f"your secret is {SECRET}".ljust(len(said)).encode())
+    with Proxy(bucket.endpoint, lie=lie) as proxy:
+        error = failure(bucket.url(endpoint=proxy.endpoint).replace(bucket.name, "no-such-bucket"))
+    assert "your secret is ***" in error.message
+
+
 @contextmanager
 def keys(*actions: str) -> Iterator[tuple[Bucket, dict[str, str]]]:
     """A bucket of a server that asks for rights, and the keys of a user who has these."""
