@@ -1,88 +1,24 @@
-"""Values arrive as they were: whatever text, number or time, in CSV, JSON Lines and Parquet."""
+"""Values arrive as they were: whatever text, number or time, in CSV and JSON Lines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from uuid import UUID
 
 import duckdb
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from file_readers import Rows, make_connector, only_part, parts, plain, read, read_csv, read_csv_by_duckdb
+from file_readers import Rows, make_connector, only_part, parts, read, read_csv, read_csv_by_duckdb
+from file_values import ROWS, TEXTS, content, wired, write, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagster_retl.errors import DestinationError, ErrorCode
 from dagster_retl.model.rows import Batch, Operation, RowResult
-from dagster_retl.testing.rows import MadeRow, make_batch, wire_value
-
-FORM = make_connector("/nowhere").spec.wire_form
-
-
-def batch_of(rows: Sequence[Mapping[str, Any]], operation: str = "upsert") -> Batch:
-    return make_batch(rows, operation=operation, object_name="people", wire=FORM)
-
-
-def write(folder: Path, rows: Sequence[Mapping[str, Any]], operation: str = "upsert", **how: Any) -> list[RowResult]:
-    """Write rows as the only file of a folder; one answer for each of them."""
-    batch = batch_of(rows, operation)
-    results = list(make_connector(folder, **how).write(batch))
-    assert [result.key for result in results] == [row.key for row in batch.rows]
-    return results
-
-
-def written(rows: Sequence[Mapping[str, Any]], **how: Any) -> Rows:
-    """What a reader finds after rows were written."""
-    with TemporaryDirectory() as folder:
-        assert all(result.fault is None for result in write(Path(folder), rows, **how))
-        return read(only_part(Path(folder)))
-
-
-def content(folder: Path, rows: Sequence[Mapping[str, Any]], **how: Any) -> str:
-    write(folder, rows, **how)
-    return plain(only_part(folder)).decode()
-
-
-def local(*parts: int) -> datetime:
-    """A time without zone, as many databases have it."""
-    return datetime(*parts)  # noqa: DTZ001  # as it is meant
-
-
-CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-TEXTS = st.text(CHARACTERS) | st.text("\",;\r\n\t =+-@'\\é🚀a")
-NUMBERS = st.integers(-(2**63), 2**63 - 1)
-DECIMALS = st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**15), max_value=10**15)
-ZONES = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30)), timezone(timedelta(hours=-8))])
-YEARS = {"min_value": local(1, 1, 3), "max_value": local(9999, 12, 29)}
-SCALARS: Mapping[str, st.SearchStrategy[Any]] = {
-    "text": st.none() | TEXTS,
-    "number": st.none() | NUMBERS,
-    "amount": st.none() | DECIMALS,
-    "share": st.none() | st.floats(allow_nan=False, allow_infinity=False),
-    "flag": st.none() | st.booleans(),
-    "moment": st.none() | st.datetimes(**YEARS, timezones=ZONES),
-    "local": st.none() | st.datetimes(**YEARS),
-    "day": st.none() | st.dates(),
-    "hour": st.none() | st.times(),
-    "raw": st.none() | st.binary(),
-    "tags": st.none() | st.lists(TEXTS),
-    "person": st.none() | st.fixed_dictionaries({"name": TEXTS, "age": st.none() | NUMBERS, "paid": DECIMALS}),
-}
-ROWS = st.lists(st.fixed_dictionaries(dict(SCALARS)), min_size=1, max_size=5).map(
-    lambda rows: [{"id": number, **{name: row[name] for name in SCALARS}} for number, row in enumerate(rows)]
-)
-
-
-def wired(rows: Rows) -> Rows:
-    return [{name: wire_value(value, FORM) for name, value in row.items()} for row in rows]
-
+from dagster_retl.testing.rows import MadeRow
 
 # CSV
 
@@ -263,127 +199,3 @@ def test_columns_that_rows_leave_out_are_null_and_in_order(tmp_path: Path, form:
     found = read(only_part(tmp_path))
     assert [list(row) for row in found] == [["id", "a", "b", "c"]] * 3
     assert [{name: value for name, value in row.items() if value is not None} for row in found] == rows
-
-
-# Parquet
-
-
-def parquet_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    with TemporaryDirectory() as folder:
-        write(Path(folder), rows, format="parquet")
-        return pq.ParquetFile(only_part(Path(folder))).read()
-
-
-@settings(deadline=None, max_examples=40)
-@given(ROWS)
-def test_parquet_is_read_back(rows: Rows) -> None:
-    found = written(rows, format="parquet")
-    assert found == rows
-    assert [list(row) for row in found] == [list(row) for row in rows]
-
-
-TYPES: Sequence[tuple[Any, pa.DataType]] = [
-    (True, pa.bool_()),
-    (2**63 - 1, pa.int64()),
-    (2**64, pa.decimal128(38, 0)),
-    (10**40, pa.decimal256(76, 0)),
-    (Decimal("12.50"), pa.decimal128(38, 2)),
-    (Decimal("1e3"), pa.decimal128(38, 0)),
-    (Decimal("0." + "1" * 50), pa.decimal256(76, 50)),
-    (1.5, pa.float64()),
-    ("text", pa.string()),
-    (b"raw", pa.binary()),
-    (datetime(2025, 1, 2, 3, 4, 5, 6, UTC), pa.timestamp("us", "UTC")),
-    (local(2025, 1, 2, 3, 4, 5, 6), pa.timestamp("us")),
-    (date(2025, 1, 2), pa.date32()),
-    (time(1, 2, 3, 4), pa.time64("us")),
-    (UUID(int=7), pa.uuid()),
-    ([1, 2], pa.list_(pa.int64())),
-    ([], pa.list_(pa.string())),
-    ({"a": 1, "b": ["c"]}, pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))])),
-    ([("k", Decimal("1.5"))], pa.map_(pa.string(), pa.decimal128(38, 1))),
-    (None, pa.string()),
-]
-
-
-@pytest.mark.parametrize(("value", "kind"), TYPES, ids=lambda each: repr(each)[:40])
-def test_a_value_has_its_type_in_parquet(value: Any, kind: pa.DataType) -> None:
-    row = MadeRow("1", {"id": 1}, {"id": 1, "value": value}, orjson.Fragment(b"{}"))
-    with TemporaryDirectory() as folder:
-        make_connector(folder, format="parquet").write(Batch("people", Operation.UPSERT, [row] * 2, ("id",), "k"))
-        table = pq.ParquetFile(only_part(Path(folder))).read()
-    assert table.schema.field("value").type.equals(kind)
-    assert table["value"].to_pylist() == [value, value]
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        [1, "a"], [True, 1], [date(2025, 1, 1), local(2025, 1, 1)], [[1], {"a": 1}], [{}, {}], [[UUID(int=1)]],
-        [local(2025, 1, 1), datetime(2025, 1, 1, tzinfo=UTC)], [[1, "a"]], [Decimal(10) ** 90], [timedelta(1)],
-    ],
-    ids=repr,
-)  # fmt: skip
-def test_what_has_no_type_in_parquet_is_text(values: list[Any]) -> None:
-    """As in JSON: text as it is, all else in the form that JSON has for it."""
-    texts = [orjson.dumps(wire_value(value, FORM), default=str).decode() for value in values]
-    rows = [
-        MadeRow(str(n), {"id": n}, {"id": n, "value": value}, orjson.Fragment(f'{{"id":{n},"value":{text}}}'.encode()))
-        for n, (value, text) in enumerate(zip(values, texts, strict=True))
-    ]
-    with TemporaryDirectory() as folder:
-        make_connector(folder, format="parquet").write(Batch("people", Operation.UPSERT, rows, ("id",), "k"))
-        table = pq.ParquetFile(only_part(Path(folder))).read()
-    assert table.schema.field("value").type.equals(pa.string())
-    assert table["value"].to_pylist() == [text.strip('"') for text in texts]
-
-
-def test_integers_and_decimals_are_decimals() -> None:
-    table = parquet_of([{"id": 1, "n": 5}, {"id": 2, "n": Decimal("5.25")}])
-    assert table["n"].to_pylist() == [Decimal("5.00"), Decimal("5.25")]
-
-
-@pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "zstd"])
-def test_parquet_has_its_codec(tmp_path: Path, codec: str) -> None:
-    write(tmp_path, [{"id": 1}], format="parquet", compression=codec)
-    column = pq.ParquetFile(only_part(tmp_path)).metadata.row_group(0).column(0)
-    assert column.compression == {"none": "UNCOMPRESSED"}.get(codec, codec.upper())
-
-
-class InColumns(list[MadeRow]):
-    """Rows whose sender keeps them in columns, too."""
-
-    def __init__(self, columns: pa.Table) -> None:
-        self.columns = columns
-        rows = enumerate(columns.to_pylist())
-        super().__init__(MadeRow(str(n), {"id": n}, {}, orjson.Fragment(_json(row))) for n, row in rows)
-
-
-def _json(row: Mapping[str, Any]) -> bytes:
-    """Nulls are left out, as some mappings have it."""
-    return orjson.dumps({name: value for name, value in row.items() if value is not None}, default=str)
-
-
-COLUMNS = pa.table(
-    {
-        "id": pa.array([1, 2], pa.int16()),
-        "amount": pa.array([Decimal("1.50"), None], pa.decimal128(9, 2)),
-        "nothing": pa.array([None, None], pa.float32()),
-        "span": pa.array([timedelta(1), None], pa.duration("us")),
-        "void": pa.nulls(2),
-    }
-)
-
-
-def test_the_types_are_those_of_the_senders_columns(tmp_path: Path) -> None:
-    batch = Batch("people", Operation.UPSERT, InColumns(COLUMNS), ("id",), "k")
-    make_connector(tmp_path, format="parquet").write(batch)
-    table = pq.ParquetFile(only_part(tmp_path)).read()
-    assert table.select(["id", "amount", "nothing"]).equals(COLUMNS.select(["id", "amount", "nothing"]))
-    assert table.schema.types[3:] == [pa.string()] * 2
-    assert table["span"].to_pylist() == ["1 day, 0:00:00", None]
-
-
-def test_columns_that_all_rows_leave_out_are_there(tmp_path: Path) -> None:
-    make_connector(tmp_path).write(Batch("people", Operation.UPSERT, InColumns(COLUMNS), ("id",), "k"))
-    assert only_part(tmp_path).read_text().partition("\n")[0] == "id,amount,nothing,span,void"
