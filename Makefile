@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check up bench format lock clean
+.PHONY: help demo test test-all check up bench format docs lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ check: $(STAMP) ## lint, types, layers
 
 format: $(STAMP) ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: $(STAMP) ## write the generated sections of docs/connectors
+	@$(BIN)/python scripts/connector-docs.py
 
 lock: $(STAMP) ## write the installed versions to requirements.lock
 	@scripts/lock $(BIN)/python > requirements.lock.new && mv requirements.lock.new requirements.lock

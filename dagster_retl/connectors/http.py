@@ -41,6 +41,7 @@ class HttpConnector(Connector):
         batch_bytes=1_000_000,
         concurrency=8,
         discoverable=True,
+        matching="By number, key or position, as `results` says; without it, a status of 2xx speaks for all rows.",
     )
     Config: ClassVar[type[ConnectorConfig]] = HttpConfig
     config: HttpConfig

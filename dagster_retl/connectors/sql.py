@@ -70,6 +70,7 @@ class SqlConnector(DirectConnector):
         atomic_rejection=True,
         discoverable=True,
         wire_form=WireForm(nest=False),
+        matching="A batch is one transaction; when it is refused, halves of it are tried, down to single rows.",
         documentation="https://docs.sqlalchemy.org/en/latest/dialects/",
     )
     Config: ClassVar[type[ConnectorConfig]] = SqlConfig

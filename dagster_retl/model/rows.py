@@ -92,6 +92,14 @@ class Batch:
         documents: Sequence[bytes] | None = getattr(self.rows, "documents", None)
         return [orjson.dumps(row.json) for row in self.rows] if documents is None else documents
 
+    @property
+    def columns(self) -> Any:
+        """The mapped fields as a `pyarrow.Table`, exact and in mapping order; None where the rows are not kept so.
+
+        Removals have none: they are keys only.
+        """
+        return getattr(self.rows, "columns", None)
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:

@@ -7,7 +7,6 @@ Readers read copies on this machine, each verified when it was made.
 
 from __future__ import annotations
 
-import re
 import tempfile
 import threading
 from collections import defaultdict
@@ -21,22 +20,15 @@ import pyarrow as pa
 from pyarrow import fs
 
 from dagster_retl.errors import ConfigurationError, ErrorCode, RetlError, StateMissingError
+from dagster_retl.model.object_urls import ObjectLocation, denied
 from dagster_retl.store.files import DIFFERS, Fill, Found, Stored, missing
 from dagster_retl.store.local_files import LocalFiles
-from dagster_retl.store.object_urls import ObjectLocation
 
 _BLOCK = 16 * 2**20
 """Bytes that are on their way at a time: pyarrow would queue a whole file in memory."""
 
 _COPIES = 4
 """How many copies of one kind stay for each sync; a reader needs two at most."""
-
-# What the services' clients say, in the text of an `OSError`.
-_DENIED = re.compile(
-    r"ACCESS_DENIED|ACCESS_KEY|CLIENT_TOKEN|SIGNATURE|EXPIRED_TOKEN|HTTP status 40[13]"  # Amazon
-    r"|PERMISSION_DENIED|UNAUTHENTICATED|to authenticate"  # Google
-    r"|Authentication|Authorization|Credential"  # Microsoft
-)
 
 
 class ObjectFiles:
@@ -122,7 +114,7 @@ class ObjectFiles:
         try:
             info = self._store.get_file_info(self._location.bucket)
         except (OSError, pa.ArrowException) as error:
-            if _DENIED.search(str(error)):
+            if denied(error):
                 return  # some rights are for objects alone; the store answered about the object
             raise self._unavailable("reached", error) from None
         if info.type is fs.FileType.NotFound:
@@ -188,7 +180,7 @@ class ObjectFiles:
         message = f"the state at {self._location.shown} cannot be {doing}: {reason}"
         hint = (
             "Check the credentials. They must allow to list the bucket, and to read, write and delete objects."
-            if _DENIED.search(reason)
+            if denied(reason)
             else "Check `state` in retl.yaml (bucket, region, endpoint) and the network. What is there stays as it is."
         )
         return RetlError(message, hint=hint, code=ErrorCode.STATE_UNAVAILABLE)

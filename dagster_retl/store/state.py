@@ -73,10 +73,10 @@ class State:
         scheme, found, _ = url.partition("://")
         if not found or scheme.lower() == "file":
             return cls((base or Path.cwd()) / _local_folder(url))
-        from dagster_retl.store.object_files import ObjectFiles  # noqa: PLC0415 - its libraries take long to load
-        from dagster_retl.store.object_urls import locate  # noqa: PLC0415
+        from dagster_retl.model.object_urls import locate  # noqa: PLC0415 - their libraries take long to load
+        from dagster_retl.store.object_files import ObjectFiles  # noqa: PLC0415
 
-        return cls(ObjectFiles(locate(url), spill=spill))
+        return cls(ObjectFiles(locate(url, setting="state"), spill=spill))
 
     @property
     def folder(self) -> Path:

@@ -59,8 +59,8 @@ class ConnectorContract:
         """What the destination holds: the text of the key → field → value, as `expected` has them."""
 
     @abstractmethod
-    def poisoned(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A version of a row, under the same key, that the destination refuses."""
+    def poisoned(self, values: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """A version of a row, under the same key, that the destination refuses; None where it takes any row."""
 
     def unauthorised(self, destination: Any) -> AnyConnector | None:
         """A connector with credentials that the destination refuses; None where it asks for none."""
@@ -130,12 +130,13 @@ class ConnectorContract:
 
     def _check_poisoned(self, destination: Any, poison: list[bool]) -> None:
         rows = [self.values(number) for number in range(len(poison))]
-        sent = [self.poisoned(row) if bad else row for row, bad in zip(rows, poison, strict=True)]
+        poisoned = [self.poisoned(row) if bad else None for row, bad in zip(rows, poison, strict=True)]
+        sent = [row if bad is None else bad for row, bad in zip(rows, poisoned, strict=True)]
         connector = self.connector(destination)
         results = deliver(connector, self.batch(sent))
         keys = [str(row[self.key]) for row in rows]
         assert sorted(result.key for result in results) == sorted(keys), "each row has one result"
-        bad_keys = {key for key, bad in zip(keys, poison, strict=True) if bad}
+        bad_keys = {key for key, bad in zip(keys, poisoned, strict=True) if bad is not None}
         faults = {result.key: result.fault for result in results if result.fault}
         assert faults.keys() == bad_keys, "the poisoned rows fail, and no others"
         assert all(ACTIONS[fault.code] in (Action.REJECT, Action.SPLIT) for fault in faults.values())

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from dagster_retl.cli import main
 from dagster_retl.cli.session import Session
-from dagster_retl.errors import ACTIONS, ErrorCode
+from dagster_retl.errors import ACTIONS, Action, ErrorCode
 from dagster_retl.model.model_errors import written_settings
 from dagster_retl.model.not_built import NOT_BUILT
 from dagster_retl.model.project import (
@@ -400,6 +400,22 @@ def _generator() -> ModuleType:
 def test_settings_of_connectors_are_current(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert _generator().renew(text, page.stem) == text, "run scripts/connector-docs.py"
+
+
+@pytest.mark.parametrize("page", CONNECTORS, ids=_name)
+def test_codes_of_destinations_are_named_with_what_happens(page: Path) -> None:
+    from dagster_retl.connectors.registry import connector_class
+
+    spec = connector_class(page.stem).spec
+    _, _, generated = page.read_text(encoding="utf-8").partition("begin -->")
+    text = " ".join(generated.partition("end -->")[0].split())
+    assert " ".join(spec.matching.split()) in text
+    said = dict(re.findall(r"- `([A-Z_]+)`: (.*?)\.(?= [A-Z])", text))
+    assert {name: code for code, names in said.items() for name in _names(names)} == dict(spec.vendor_codes)
+    for code in said:
+        ends = re.search(rf"- `{code}`: .*?\. (The run ends)?", text)
+        assert ends is not None
+        assert bool(ends[1]) == (ACTIONS[ErrorCode(code)] is Action.ABORT)
 
 
 def test_every_connector_has_a_page() -> None:

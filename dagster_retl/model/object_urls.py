@@ -11,6 +11,7 @@ error and no `repr` shows them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.mistakes import did_you_mean
 from dagster_retl.model.redactor import Redactor
 
-_HINT = "Set it to a folder, such as .retl/state, or to a URL of s3://, gs:// or abfs://, such as s3://bucket/prefix."
+_HINT = "Set it to a folder, or to a URL of s3://, gs:// or abfs://, such as s3://bucket/prefix."
 
 _S3_PARAMETERS = (
     "region", "scheme", "endpoint_override", "role_arn", "session_name", "external_id", "tls_ca_file_path",
@@ -46,6 +47,13 @@ _NO_SECRETS = {*_S3_PARAMETERS, *_AZURE_PARAMETERS, "retry_limit_seconds", "proj
     "external_id", "client_secret", "sas_token",
 }  # fmt: skip
 
+# What the services' clients say, in the text of an `OSError`.
+_DENIED = re.compile(
+    r"ACCESS_DENIED|ACCESS_KEY|CLIENT_TOKEN|SIGNATURE|EXPIRED_TOKEN|HTTP status 40[13]"  # Amazon
+    r"|PERMISSION_DENIED|UNAUTHENTICATED|to authenticate"  # Google
+    r"|Authentication|Authorization|Credential"  # Microsoft
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectLocation:
@@ -62,32 +70,56 @@ class ObjectLocation:
     connect: Callable[[], Any] = field(repr=False)
 
 
-def locate(url: str) -> ObjectLocation:
-    """What a URL names. Raises `ConfigurationError`, which does not quote the URL, as it may hold a key."""
+def locate(url: str, *, setting: str) -> ObjectLocation:
+    """What a URL names. Raises `ConfigurationError`, which does not quote the URL, as it may hold a key.
+
+    setting: what in retl.yaml the URL stands in.
+    """
     try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise _not_understood("it is not a URL") from None
-    kind = _KINDS.get(parts.scheme)
-    if kind is None:
-        raise ConfigurationError(f"state on {parts.scheme}:// is not supported", hint=_HINT)
-    bucket, prefix, connect = kind(parts)
-    if not bucket:
-        raise _not_understood("it names no bucket")
+        parts, (bucket, prefix, connect) = _understood(url)
+    except _UrlError as error:
+        raise ConfigurationError(f"the URL in `{setting}` {error}", hint=error.hint) from None
     root = "/".join(filter(None, [bucket, prefix]))
     return ObjectLocation(bucket, root, f"{parts.scheme}://{root}", Redactor(_secrets(parts)), connect)
+
+
+def denied(error: object) -> bool:
+    """Whether an object store refused credentials or rights, by the text of its client's error."""
+    return _DENIED.search(str(error)) is not None
+
+
+class _UrlError(Exception):
+    """What is wrong with a URL, as the rest of a sentence, and what to do about it."""
+
+    def __init__(self, problem: str, hint: str | None = _HINT) -> None:
+        super().__init__(problem)
+        self.hint = hint
 
 
 _Understood = tuple[str, str, Callable[[], Any]]
 """Bucket, prefix, connect."""
 
 
+def _understood(url: str) -> tuple[SplitResult, _Understood]:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _not_understood("it is not a URL") from None
+    kind = _KINDS.get(parts.scheme)
+    if kind is None:
+        raise _UrlError(f"begins with {parts.scheme}://, which is not supported")
+    found = kind(parts)
+    if not found[0]:
+        raise _not_understood("it names no bucket")
+    return parts, found
+
+
 def _s3(parts: SplitResult) -> _Understood:
     bucket = parts.netloc.rpartition("@")[2]
     if ":" in bucket:
-        raise ConfigurationError(
-            "the URL in `state` cannot be understood: a colon stands where the bucket should be",
-            hint="Percent-encode keys (a slash is %2F), or leave them to the environment. A server of your own is "
+        raise _not_understood(
+            "a colon stands where the bucket should be",
+            "Percent-encode keys (a slash is %2F), or leave them to the environment. A server of your own is "
             "named by ?endpoint_override=host:port.",
         )
     settings: dict[str, Any] = _parameters(parts, _S3_PARAMETERS)
@@ -150,9 +182,7 @@ def _parameters(parts: SplitResult, known: Collection[str]) -> dict[str, str]:
     parameters = dict(parse_qsl(parts.query))
     for name in parameters:
         if name not in known:
-            raise ConfigurationError(
-                f"the URL in `state` has an unknown parameter {name!r}", hint=did_you_mean(name, known)
-            )
+            raise _UrlError(f"has an unknown parameter {name!r}", did_you_mean(name, known))
     return parameters
 
 
@@ -165,5 +195,5 @@ def _secrets(parts: SplitResult) -> Iterator[str]:
             yield value
 
 
-def _not_understood(why: str) -> ConfigurationError:
-    return ConfigurationError(f"the URL in `state` cannot be understood: {why}", hint=_HINT)
+def _not_understood(why: str, hint: str = _HINT) -> _UrlError:
+    return _UrlError(f"cannot be understood: {why}", hint)
