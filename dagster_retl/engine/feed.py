@@ -65,6 +65,14 @@ class MappedRows(Sequence["MappedRow"]):
         values: list[bytes] = self._column(DOCUMENT)
         return values
 
+    @property
+    def columns(self) -> pa.Table | None:
+        """The mapped fields, for `Batch.columns`; None for removals, and where the connector reads no values."""
+        fields = self._intents.fields
+        if not fields or not len(self) or self._table["removal"][0].as_py():
+            return None
+        return pa.table({field.name: self._table[column_of(field.name)] for field in fields})
+
     @cached_property
     def with_letter(self) -> frozenset[int]:
         """The places of rows that have an open dead letter."""
