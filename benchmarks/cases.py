@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -206,6 +209,33 @@ def _memory(rows: int) -> Result:
     return result
 
 
+SALESFORCE_ROWS = 100_000
+
+
+def salesforce(warehouse: Postgres, size: Size) -> Outcome:
+    """A first sync into the fake Salesforce, both ways: what is measured is mostly what the fake takes for it."""
+    results = [_salesforce(api) for api in ("collections", "bulk")]
+    return Outcome("First sync, DuckDB → fake Salesforce, Account by external id", results)
+
+
+def _salesforce(api: str) -> Result:
+    result = Result(f"{OURS.name}, {api}", SALESFORCE_ROWS)
+    with tempfile.TemporaryDirectory(prefix="retl-bench-") as folder:
+        url = duckdb_table(Path(folder) / "warehouse.duckdb", SALESFORCE_ROWS)
+        command = [sys.executable, str(Path(__file__).parent / "salesforce_org.py")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as org:
+            assert org.stdout is not None
+            told = json.loads(org.stdout.readline())
+            settings = {"folder": folder, "warehouse": url, "destination": told["url"], "app": told["app"], "api": api}
+            counted = drive("ours_salesforce.py", settings)
+            held = json.loads(org.communicate()[0].splitlines()[-1])
+    result.add(counted)
+    wanted = {"records": SALESFORCE_ROWS, "right": SALESFORCE_ROWS}
+    exact = held == wanted and counted["written"] == SALESFORCE_ROWS
+    result.problem = None if exact else f"{counted['written']} were written, and the org holds {held}"
+    return result
+
+
 CASES: Mapping[str, Case] = {
     "no-latency": no_latency,
     "latency": some_latency,
@@ -215,4 +245,5 @@ CASES: Mapping[str, Case] = {
     "unchanged-duckdb": unchanged_duckdb,
     "rate-limit": rate_limits,
     "memory": memory,
+    "salesforce": salesforce,
 }
