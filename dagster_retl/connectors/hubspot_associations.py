@@ -14,6 +14,7 @@ from typing import Any
 
 from dagster_retl.connectors.base import Exchange
 from dagster_retl.connectors.hubspot_config import ASSOCIATION, Association
+from dagster_retl.connectors.hubspot_errors import HubSpotError
 from dagster_retl.connectors.hubspot_inputs import Draft, Link
 from dagster_retl.connectors.hubspot_lookup import RecordFinder
 from dagster_retl.connectors.hubspot_paths import Paths
@@ -65,6 +66,8 @@ class Associations:
                 by_key |= {key: RowResult(key, fault) for key, fault in faults.items()}
         except DestinationError as error:
             error.ambiguous = True
+            if isinstance(error, HubSpotError):
+                error.of_row = _of_link(Fault(error.of_row, error.message)).code
             raise
         return list(by_key.values())
 
@@ -80,7 +83,7 @@ class Associations:
             inputs = [{"from": {"id": one}, "to": {"id": other}, "types": [spec]} for one, other in pairs.values()]
             path = self.paths.associations(object_name, to_object, "batch", "create")
             made, errors = results_of(self.require((yield post(path, {"inputs": inputs}))))
-            faults.update(_unlinked(pairs, made, [(each, fault_of(each, self.clean)) for each in errors]))
+            faults.update(_unlinked(pairs, made, [(each, _of_link(fault_of(each, self.clean))) for each in errors]))
         return faults
 
     def _setting(self, name: str) -> Association:
@@ -121,6 +124,11 @@ def _is_meant(wanted: str | int | None, label: Mapping[str, Any]) -> bool:
     if isinstance(wanted, int) or wanted.isdigit():
         return str(label.get("typeId")) == str(wanted)
     return str(label.get("label") or "").lower() == wanted.lower()
+
+
+def _of_link(fault: Fault) -> Fault:
+    """A record that is not there to link to is no record that is not there to write to."""
+    return replace(fault, code=ErrorCode.DESTINATION_VALIDATION) if fault.code is ErrorCode.NOT_FOUND else fault
 
 
 _ID_UNKNOWN = Fault(ErrorCode.UNKNOWN, "the record was written, but HubSpot did not say its id, to link it by")
