@@ -165,6 +165,26 @@ def test_archiving_takes_ids_kept_from_the_write_and_looks_up_the_others() -> No
     assert {result.key for result in results if result.unconfirmed} == {"c1", "c2"}
 
 
+def test_a_lookup_that_failed_is_not_taken_for_a_record_that_is_gone() -> None:
+    """Or a removal would count as done."""
+    rows = [{"customer_id": "c1"}, {"customer_id": "c2"}]
+    error = {"category": "VALIDATION_ERROR", "message": "the id is malformed", "context": {"ids": ["c2"]}}
+    with pytest.raises(DestinationError, match="the id is malformed") as caught:
+        _write(rows, UNIQUE, _done(errors=[error]), operation="delete")
+    assert caught.value.code is ErrorCode.BATCH_REJECTED
+    _, (result,) = _write(rows[1:], UNIQUE, _done(errors=[error]), operation="delete")
+    assert result.fault is not None
+    assert result.fault.code is ErrorCode.DESTINATION_VALIDATION
+
+
+def test_a_record_that_two_rows_reach_is_archived_once() -> None:
+    """HubSpot refuses a request that names an id twice."""
+    rows = [make_row({"customer_id": each}, key="customer_id", record_id="1") for each in ("c1", "c2")]
+    (request,), results = _write(rows, httpx.Response(204), operation="delete")
+    assert _body(request) == {"inputs": [{"id": "1"}]}
+    assert _ids(results) == {"c1": "1", "c2": "1"}
+
+
 @pytest.mark.parametrize(
     ("version", "path", "schemas", "labels"),
     [
@@ -302,6 +322,11 @@ def test_a_row_that_no_answer_speaks_of_has_none() -> None:
     assert _ids(results) == {"2": "9"}
     _, nothing = _write([{"customer_id": "1"}], _done())
     assert nothing == []
+
+
+def test_a_result_that_names_no_row_is_nobodys_where_there_are_more_rows() -> None:
+    _, results = _write([{"customer_id": "1"}, {"customer_id": "2"}], _done({"id": "9", "properties": {}}))
+    assert results == []
 
 
 def test_an_error_without_a_name_is_of_the_rows_that_have_no_result() -> None:
