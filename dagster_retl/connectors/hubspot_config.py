@@ -61,7 +61,7 @@ class HubSpotConfig(ConnectorConfig):
     ignore_key_case: bool | None = None
     """Whether keys that differ in case alone are one record; unset: for contacts only, as with email addresses."""
     portal_id: str | None = None
-    """Id of the account, for links to records; unset: what the account itself says."""
+    """Id of the account, for links to records where the account is not asked (`retl explain`)."""
     atomic_rejection: bool = True
     """A request that is refused as a whole has created nothing, so that even inserts may be sent again in halves."""
 

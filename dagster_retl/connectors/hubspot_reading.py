@@ -7,7 +7,7 @@ from typing import Any
 
 from dagster_retl.connectors.base import Exchange
 from dagster_retl.connectors.hubspot_config import ASSOCIATION
-from dagster_retl.connectors.hubspot_inputs import key_property, key_text
+from dagster_retl.connectors.hubspot_inputs import key_text
 from dagster_retl.connectors.hubspot_lookup import RecordFinder, index
 from dagster_retl.model.rows import Batch
 
@@ -17,9 +17,9 @@ def read_values(finder: RecordFinder, batch: Batch, fields: Sequence[str]) -> Ex
 
     Of several records with the same value of a key that is not unique, none is what the row stands for.
     """
-    key = key_property(batch)
-    if key is None:
+    if len(batch.key_fields) != 1:
         return {}
+    (key,) = batch.key_fields
     texts = {row.key: key_text(row, key) for row in batch.rows}
     wanted = list(dict.fromkeys(texts.values()))
     names = [name for name in fields if not name.startswith(ASSOCIATION)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -10,7 +11,7 @@ import pytest
 from hubspot_things import COMPANY, batch, connector
 
 from dagster_retl.errors import DestinationError, ErrorCode
-from dagster_retl.model.rows import FieldInfo
+from dagster_retl.model.rows import FieldInfo, Operation
 from dagster_retl.testing import converse, drive
 from dagster_retl.testing.fake_hubspot import FakeHubSpot
 from dagster_retl.testing.fake_hubspot_rules import HubSpotRules
@@ -116,6 +117,7 @@ def test_values_are_read_by_record_id_and_by_search(fake: FakeHubSpot) -> None:
     made = connector(fake.url)
     by_id = batch([{"hs_object_id": one}, {"hs_object_id": "9"}], "update", object_name="companies", key="hs_object_id")
     assert drive(made, made.read(by_id, ["name"])) == {one: {"name": "One"}}
+    assert drive(made, made.read(replace(by_id, operation=Operation.UPSERT), ["name"])) == {one: {"name": "One"}}
     by_domain = batch([{"domain": "one.com"}, {"domain": "two.com"}], object_name="companies", key="domain")
     assert drive(made, made.read(by_domain, ["name"])) == {"one.com": {"name": "One"}}
 

@@ -163,6 +163,19 @@ def test_an_update_skips_people_that_hubspot_does_not_have(tmp_path: Path) -> No
         assert made.people == {"ann@x.org": {"email": "ann@x.org", "firstname": "Ann", "score": "1.00"}}
 
 
+def test_a_plan_shows_what_hubspot_holds_now_and_a_record_has_a_page(tmp_path: Path) -> None:
+    with portal(tmp_path, config={"portal_id": "4711"}) as made:
+        made.put(("Ann@x.org", "Ann", 1, "acme.com"))
+        made.run()
+        made.put(("Ann@x.org", "Anna", 2, "acme.com"), ("bob@x.org", "Bob", 3, None))
+        present = {row.record_keys["email"]: row.present for row in made.service.plan("people").samples}
+        assert present["Ann@x.org"] == {"email": "ann@x.org", "firstname": "Ann", "score": "1.00"}
+        assert present["bob@x.org"] == {}
+        (contact,) = made.fake.stored("contacts")
+        delivered = made.service.explain("people", {"email": "ann@x.org"}, offline=True).delivered
+        assert delivered.record_url == f"https://app.hubspot.com/contacts/4711/record/0-1/{contact}"
+
+
 def test_people_are_inserted_once_and_deleted(tmp_path: Path) -> None:
     with portal(tmp_path, sync_mode="insert") as made:
         made.fake.add("contacts", email="p3@x.org")
