@@ -33,8 +33,7 @@ class FakeIterable(FakeApi):
 
     def __init__(self, rules: IterableRules | None = None, *, latency: float = 0.0, port: int = 0) -> None:
         super().__init__(latency=latency, port=port)
-        self.rules = rules or IterableRules({"key": "server"})
-        self.users = Users(self.rules)
+        self.users = Users(rules or IterableRules({"key": "server"}))
         self.events = Events(self.users)
         self.lists = Lists(self.users)
         self.catalogs = Catalogs()
@@ -44,6 +43,15 @@ class FakeIterable(FakeApi):
         self._buckets: dict[str, TokenBucket] = {}
         self._route_users()
         self._route_others()
+
+    @property
+    def rules(self) -> IterableRules:
+        """What it insists on; others may be set at any time."""
+        return self.users.rules
+
+    @rules.setter
+    def rules(self, rules: IterableRules) -> None:
+        self.users.rules = rules
 
     def _route_users(self) -> None:
         self.route("POST", "/api/users/bulkUpdate", self._update_many)

@@ -19,7 +19,6 @@ class Events:
 
     def __init__(self, users: Users) -> None:
         self._users = users
-        self._rules = users.rules
         self.all: dict[str, dict[str, Any]] = {}
         self.fields: dict[str, Fields] = {}
 
@@ -27,12 +26,12 @@ class Events:
         events = call.json().get("events", [])
         for event in events:
             self._require_good(event)
-        disallowed = {event["eventName"] for event in events} & self._rules.disallowed_events
+        disallowed = {event["eventName"] for event in events} & self._users.rules.disallowed_events
         taken = [event for event in events if event["eventName"] not in disallowed]
         outcomes = [self._take(event) for event in taken]
         failures = [each for each in outcomes if isinstance(each, Failure)]
         left_out = {name for each in outcomes if not isinstance(each, Failure) for name in each}
-        body = bulk_answer(len(taken), failures, left_out, self._rules, disallowedEventNames=sorted(disallowed))
+        body = bulk_answer(len(taken), failures, left_out, self._users.rules, disallowedEventNames=sorted(disallowed))
         return Reply.json({**body, "failCount": body["failCount"] + len(events) - len(taken)})
 
     def track_one(self, call: Call) -> Reply:
@@ -69,7 +68,7 @@ class Events:
             return Failure("forgotten" if became.kind == "forgotten" else "notFound", field, value)
         data, fields = event.get("dataFields") or {}, self._fields(event)
         says = event.get("createNewFields")
-        allowed = self._rules.accepts_new_fields if says is None else says
+        allowed = self._users.rules.accepts_new_fields if says is None else says
         left_out = set() if allowed else fields.unknown(data)
         fields.learn(without(data, left_out))
         name = event.get("id") or f"made-{len(self.all)}"

@@ -49,6 +49,8 @@ def _plain(value: Any) -> Any:
             return str(value)
         case bytes():
             return base64.b64encode(value).decode()
+        case int() if not -(2**63) <= value < 2**64:
+            return Decimal(value)  # exact, where `orjson` takes no int
         case _:
             return value
 
