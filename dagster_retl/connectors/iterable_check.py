@@ -49,12 +49,12 @@ def _as_allowed(response: httpx.Response) -> httpx.Response:
 
 
 def _require_no_other(config: IterableConfig) -> Exchange[None]:
-    """Raise `DestinationError` (`CONFIGURATION`) where the key is one of the other data centre."""
+    """Raise `DestinationError` (`CONFIGURATION`) where the key is one of the other data center."""
     other = config.other_region or "us"
     response = yield Request("GET", f"{HOSTS[other]}{_CHANNELS}", {"Accept": "application/json"})
     if response.is_success:
         raise DestinationError(
-            f"this key belongs to a project in the data centre {other!r}, not {config.region!r}",
+            f"this key belongs to a project in the data center {other!r}, not {config.region!r}",
             code=ErrorCode.CONFIGURATION,
             hint=f"Set `region: {other}`.",
         )

@@ -11,15 +11,13 @@ from dagster_retl.connectors.http_url import plain_address
 
 Region = Literal["us", "eu"]
 HOSTS: dict[Region, str] = {"us": "https://api.iterable.com", "eu": "https://api.eu.iterable.com"}
-"""Data centres. A key works in that of its project only: https://support.iterable.com/hc/articles/360043464871."""
+"""Data centers. A key works in that of its project only: https://support.iterable.com/hc/articles/360043464871."""
 
 
 class IterableRates(BaseModel):
-    """Requests a second that each endpoint takes, of the whole project: https://api.iterable.com/api/docs.
+    """Requests a second that each endpoint takes, of all syncs that write to the project together."""
 
-    The first 429 of an endpoint makes all syncs keep to its rate: Iterable's answers do not tell it.
-    """
-
+    # As published in https://api.iterable.com/api/docs; `limits` of the connector hands them to whoever was refused.
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     users: float = Field(5, gt=0)
@@ -42,7 +40,7 @@ class IterableConfig(ConnectorConfig):
     api_key: SecretStr
     """A server-side API key of the project."""
     region: Region = "us"
-    """Data centre of the project."""
+    """Data center of the project."""
     identify_by: Literal["email", "userId"] = "email"
     """How syncs of users, events and lists name a user: the key of users and lists has this field."""
     prefer_user_id: bool = True
@@ -83,7 +81,7 @@ class IterableConfig(ConnectorConfig):
 
     @property
     def other_region(self) -> Region | None:
-        """The data centre that a key may belong to by mistake; None at an address that is no data centre."""
+        """The data center that a key may belong to by mistake; None at an address that is no data center."""
         if self.base_url not in HOSTS.values():
             return None
         return "eu" if self.base_url == HOSTS["us"] else "us"

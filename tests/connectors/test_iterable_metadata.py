@@ -71,13 +71,13 @@ class TestCheck:
         refused = httpx.Response(400, json={"msg": "users is empty", "code": "BadParams"})
         assert checked(CHANNELS, refused, region="eu")[1].name.endswith("(EU)")
 
-    def test_a_key_of_the_other_data_centre(self) -> None:
+    def test_a_key_of_the_other_data_center(self) -> None:
         for region, other in (("us", "eu"), ("eu", "us")):
             error = check_failure(UNKNOWN_KEY, CHANNELS, region=region)
             assert error.code is ErrorCode.CONFIGURATION
             assert error.hint == f"Set `region: {other}`."
 
-    def test_the_other_data_centre_is_asked_with_its_whole_address(self) -> None:
+    def test_the_other_data_center_is_asked_with_its_whole_address(self) -> None:
         talk = connector(region="us").check()
         next(talk)
         assert talk.send(UNKNOWN_KEY).url == f"{HOSTS['eu']}/api/channels"
