@@ -177,9 +177,20 @@ class TestRefusedWhole:
         else:
             assert (refusal(USERS, answer).code, refusal(USERS[:1], answer).code) == (expected, expected)
 
-    def test_the_status_goes_before_a_code_that_says_success(self) -> None:
-        answer = httpx.Response(401, json={"msg": "Invalid API key", "code": "Success", "params": None})
-        assert refusal(USERS, answer).code is ErrorCode.AUTH
+    @pytest.mark.parametrize(
+        ("status", "vendor_code", "code"),
+        [
+            (401, "Success", ErrorCode.AUTH),
+            (401, "BadParams", ErrorCode.AUTH),
+            (401, "Forbidden", ErrorCode.PERMISSION),
+            (403, "BadParams", ErrorCode.PERMISSION),
+            (429, "GenericError", ErrorCode.RATE_LIMIT),
+            (500, "BadParams", ErrorCode.DESTINATION_UNAVAILABLE),
+        ],
+    )
+    def test_a_status_that_says_all_goes_before_a_code(self, status: int, vendor_code: str, code: ErrorCode) -> None:
+        answer = httpx.Response(status, json={"msg": "no", "code": vendor_code, "params": None})
+        assert refusal(USERS, answer).code is code
 
     def test_an_outage_may_have_written(self) -> None:
         answer = httpx.Response(400, json={"msg": "no", "code": "DatabaseError"})
