@@ -21,6 +21,8 @@ from dagster_retl.model.rows import Row
 Check = Callable[[httpx.Response], httpx.Response]
 """Returns an answer of 2xx, and raises what another one stands for."""
 Record = Mapping[str, Any]
+_NO_NAMES = ("InvalidEmailAddressError", "InvalidUserIdError")
+"""Nobody can have a name for which Iterable answers so."""
 
 
 def find_user(row: Row, config: IterableConfig, check: Check) -> Exchange[Record | None]:
@@ -63,7 +65,12 @@ def read_record(row: Row, target: Target, config: IterableConfig, check: Check) 
         raise DestinationError("Iterable does not tell single events", code=ErrorCode.CONFIGURATION)
     if target.kind is Kind.CATALOGS:
         return (yield from find_item(row, target, check))
-    user = yield from find_user(row, config, check)
+    try:
+        user = yield from find_user(row, config, check)
+    except DestinationError as error:
+        if error.vendor_code in _NO_NAMES:
+            return None
+        raise
     if user is None or target.kind is Kind.USERS:
         return user
     return user if target.name in map(str, user.get("emailListIds") or ()) else None

@@ -161,7 +161,7 @@ class TestReading:
     def test_users(self, place: FakeIterable) -> None:
         ada = {"email": "ada@example.com", "userId": "7", "address.city": "Ulm", "age": 36}
         deliver(connector(place, create_new_fields=True), batch([ada]))
-        rows = [{"email": "ADA@example.com"}, {"email": "nobody@example.com"}]
+        rows = [{"email": "ADA@example.com"}, {"email": "nobody@example.com"}, {"email": "no address"}]
         found = self.read(place, rows, ["email", "userId", "age", "address.city", "plan"])
         assert found == {
             "ADA@example.com": {

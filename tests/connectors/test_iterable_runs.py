@@ -180,7 +180,9 @@ def test_a_field_that_the_project_does_not_have_stops_the_run(tmp_path: Path) ->
             made.run()
         assert caught.value.guard == Guard.CONTRACT
         assert made.place.users.all == []
-        assert made.run(overrides=[Guard.CONTRACT]).counters.written == 2
+        run = made.run(overrides=[Guard.CONTRACT])
+        assert run.counters.written == 2
+        assert any("Iterable left out nickname" in warning for warning in run.warnings)
         assert made.user("p1@example.com").data == {}
 
 
@@ -191,6 +193,19 @@ def test_an_update_creates_nobody(tmp_path: Path) -> None:
         counters = made.run().counters
         assert (counters.written, counters.skipped) == (1, 2)
         assert [user.email for user in made.place.users.all] == ["p1@example.com"]
+
+
+def test_a_plan_shows_what_is_there_now(tmp_path: Path) -> None:
+    with world(tmp_path) as made:
+        made.put(*crowd(2))
+        made.run()
+        made.put(("p1@example.com", "First", "21", "1.50"), ("new@example.com", "New", "1", 1))
+        plan = made.service.plan("people")
+        assert not plan.warnings
+        present = {row.record_keys["email"]: row.present for row in plan.samples}
+        assert present["new@example.com"] == {}
+        assert present["p1@example.com"] is not None
+        assert (present["p1@example.com"]["firstName"], present["p1@example.com"]["address"]) == ("P1", {"city": "Ulm"})
 
 
 def test_members_of_a_list_come_and_go(tmp_path: Path) -> None:
