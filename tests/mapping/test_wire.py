@@ -222,6 +222,12 @@ def test_years_beyond_rfc_3339_have_an_epoch() -> None:
     assert texts({"v": column}, form) == [None]
 
 
+@pytest.mark.parametrize("form", ["rfc3339", "spaced"])
+def test_years_that_no_text_can_say_are_not_sent(form: str) -> None:
+    for value in (253_402_300_800_000_000, -62_135_596_800_000_001):
+        assert texts({"v": pa.array([value], pa.timestamp("us"))}, WireForm(timestamp=form)) == [None]
+
+
 def test_fields_that_can_always_be_sent_need_no_check() -> None:
     assert unsendable_sql([FieldType("a", pa.int64()), FieldType("b", pa.list_(pa.string()))]) is None
 
