@@ -121,6 +121,8 @@ class AnyConnector(ABC):
     spec: ClassVar[ConnectorSpec]
     Config: ClassVar[type[ConnectorConfig]]
 
+    connector_api: ClassVar[int] = CONNECTOR_API
+    """The version of this interface that the class was written against; those of other packages write it down."""
     reads_values: ClassVar[bool] = False
     """Whether `write` reads `row.values` exactly; without it they are what `row.json` says."""
 

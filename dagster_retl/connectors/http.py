@@ -24,8 +24,9 @@ from dagster_retl.connectors.http_config import HttpConfig
 from dagster_retl.connectors.http_requests import RequestBuilder
 from dagster_retl.connectors.http_results import read_results
 from dagster_retl.connectors.http_words import Wording, vendor_words
-from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode
-from dagster_retl.model.rows import Account, Batch, Fault, FieldInfo, ObjectInfo, Operation, RowResult
+from dagster_retl.connectors.refusals import result_of_only_row
+from dagster_retl.errors import DestinationError
+from dagster_retl.model.rows import Account, Batch, FieldInfo, ObjectInfo, Operation, RowResult
 
 _SENSITIVE_NAMES = ("auth", "cookie", "key", "password", "secret", "signature", "token")
 
@@ -122,7 +123,7 @@ class HttpConnector(Connector):
             results = self.config.results if self._requests.has_body(batch.operation) else None
             return read_results(batch, self.require_success(response), results, self._wording)
         except DestinationError as error:
-            return [_result_of_only_row(batch, error)]
+            return [result_of_only_row(batch, error)]
 
     def _secrets(self) -> Iterator[str]:
         """What no message may show: credentials, and what addresses carry in their query."""
@@ -134,20 +135,3 @@ class HttpConnector(Connector):
                 yield value.get_secret_value()
         for address in (self.config.url, self.config.check_url, self.config.delete and self.config.delete.url):
             yield from (value for value in httpx.URL(address or "").params.values() if len(value) >= 8)
-
-
-def _result_of_only_row(batch: Batch, error: DestinationError) -> RowResult:
-    """A refusal as the answer for a batch of one row; raised where it concerns more than a row."""
-    if ACTIONS[error.code] not in (Action.REJECT, Action.SPLIT):
-        raise error
-    if len(batch.rows) > 1:
-        if ACTIONS[error.code] is Action.SPLIT:
-            raise error
-        raise DestinationError(
-            error.message, code=ErrorCode.BATCH_REJECTED, vendor_code=error.vendor_code, ambiguous=error.ambiguous
-        ) from error
-    (row,) = batch.rows
-    if error.code is ErrorCode.NOT_FOUND and batch.operation is Operation.DELETE:
-        return RowResult(row.key)
-    code = ErrorCode.DESTINATION_VALIDATION if error.code is ErrorCode.BATCH_REJECTED else error.code
-    return RowResult(row.key, Fault(code, error.message, error.vendor_code))

@@ -26,6 +26,7 @@ from dagster_retl.model.sql_text import (
     is_span,
     is_text,
     literal,
+    spaced_timestamp_text,
     time_text,
     timestamp_text,
 )
@@ -173,6 +174,8 @@ def _decimal(kind: Any, value: str, form: WireForm, depth: int) -> str:
 def _timestamp(kind: Any, value: str, form: WireForm, depth: int) -> str:
     if form.timestamp == "rfc3339":
         return _quoted(timestamp_text(kind, value))
+    if form.timestamp == "spaced":
+        return _quoted(spaced_timestamp_text(kind, value))
     unit = 1_000 if form.timestamp == "epoch_ms" else 1_000_000
     epoch, unit = _epoch(kind, value), unit * (1_000 if kind.unit == "ns" else 1)
     # DuckDB's // rounds towards zero; a moment before 1970 belongs to the unit that began before it.
@@ -274,7 +277,7 @@ def _not_json(value: str) -> str:
 
 def _timeless(kind: Any, value: str, form: WireForm) -> str:
     epoch = _epoch(kind, value)
-    if kind.unit == "ns" or form.timestamp != "rfc3339":  # nanoseconds reach from 1677 to 2262
+    if kind.unit == "ns" or form.timestamp.startswith("epoch"):  # nanoseconds reach from 1677 to 2262
         return f"({epoch} IS NULL AND {value} IS NOT NULL)"
     between = f"{epoch} BETWEEN {_FIRST_MICROSECOND} AND {_LAST_MICROSECOND}"
     return f"({value} IS NOT NULL AND NOT coalesce({between}, false))"

@@ -36,8 +36,9 @@ class KeyForm:
 class WireForm:
     """How mapped values look in the JSON that a destination reads.
 
-    timestamp: `rfc3339` (`2025-03-27T17:00:00Z`, microseconds only when they are not zero),
-    `epoch_ms` or `epoch_s` (integers). A timestamp without zone is taken as UTC.
+    timestamp: `rfc3339` (`2025-03-27T17:00:00Z`, microseconds only when they are not zero), `spaced`
+    (`2025-03-27 17:00:00 +00:00`), `epoch_ms` or `epoch_s` (integers); all but the first are rounded down.
+    A timestamp without zone is taken as UTC.
     decimal: `number` (exact digits) or `string`. nest: a dotted destination field
     (`address.city`) becomes a nested object.
     """

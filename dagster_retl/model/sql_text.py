@@ -68,16 +68,28 @@ def decimal_text(kind: Any, value: str) -> str:
     return f"regexp_replace({value}::VARCHAR, '^(-?)\\.', '\\10.')"
 
 
+def _utc(kind: Any, value: str) -> str:
+    """A timestamp as one without zone, in UTC."""
+    if kind.unit == "ns":
+        return f"make_timestamp_ns(epoch_ns({value}))"
+    return f"{value}::TIMESTAMP" if kind.tz is None else f"make_timestamp(epoch_us({value}))"
+
+
+def spaced_timestamp_text(kind: Any, value: str) -> str:
+    """`2025-03-27 17:00:00 +00:00`, in UTC, without the fraction of a second."""
+    return f"strftime({_utc(kind, value)}, '%Y-%m-%d %H:%M:%S +00:00')"
+
+
 def timestamp_text(kind: Any, value: str) -> str:
     """RFC 3339 in UTC, as Python's `isoformat`: `2025-03-27T17:00:00Z`, with a fraction of six digits
     when it is not zero, and of nine when six do not hold it. Without zone it is taken as UTC.
     """
+    utc = _utc(kind, value)
     if kind.unit == "ns":
-        epoch, utc, second = f"epoch_ns({value})", f"make_timestamp_ns(epoch_ns({value}))", 1_000_000_000
+        epoch, second = f"epoch_ns({value})", 1_000_000_000
         # `strftime` of DuckDB 2.0 writes behind the text for %n.
         nanos = f"WHEN {epoch} % 1000 <> 0 THEN rpad(replace({utc}::VARCHAR, ' ', 'T'), 29, '0') || 'Z' "
     else:
-        utc = f"{value}::TIMESTAMP" if kind.tz is None else f"make_timestamp(epoch_us({value}))"
         epoch, second, nanos = f"epoch_us({utc})", 1_000_000, ""
     whole = "%Y-%m-%dT%H:%M:%S"
     return (

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Any, Literal, Self
@@ -52,8 +53,9 @@ class Reply:
 
     @classmethod
     def json(cls, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Self:
-        """An answer in JSON."""
-        return cls(status, orjson.dumps(value), {"Content-Type": "application/json", **(headers or {})})
+        """An answer in JSON, in which decimals keep their digits."""
+        body = orjson.dumps(value, default=_digits)
+        return cls(status, body, {"Content-Type": "application/json", **(headers or {})})
 
     def serialise(self, method: str) -> tuple[bytes, bytes]:
         """Head and body of the answer to a request of that method."""
@@ -63,6 +65,12 @@ class Reply:
             head.append(f"Content-Length: {len(self.body)}")
         body = b"" if method == "HEAD" or self.status in (204, 304) else self.body
         return "\r\n".join([*head, "", ""]).encode("latin-1"), body
+
+
+def _digits(value: Any) -> orjson.Fragment:
+    if isinstance(value, Decimal):
+        return orjson.Fragment(format(value, "f"))
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def retry_after(seconds: float, form: RetryAfter | None) -> dict[str, str]:

@@ -49,6 +49,8 @@ def _plain(value: Any) -> Any:
             return str(value)
         case bytes():
             return base64.b64encode(value).decode()
+        case int() if not -(2**63) <= value < 2**64:
+            return Decimal(value)  # exact, where `orjson` takes no int
         case _:
             return value
 
@@ -57,6 +59,8 @@ def _timestamp(value: datetime, form: str) -> str | int:
     moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     if form == "rfc3339":
         return moment.isoformat().replace("+00:00", "Z")
+    if form == "spaced":
+        return moment.replace(microsecond=0, tzinfo=None).isoformat(" ") + " +00:00"
     microseconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // datetime.resolution
     return microseconds // (1_000 if form == "epoch_ms" else 1_000_000)
 

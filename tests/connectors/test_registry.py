@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dagster_retl.connectors.base import AnyConnector, ConnectorConfig
-from dagster_retl.connectors.registry import connector_class, connector_names
+from dagster_retl.connectors.base import CONNECTOR_API, AnyConnector, ConnectorConfig
+from dagster_retl.connectors.http import HttpConnector
+from dagster_retl.connectors.registry import connector_class, connector_names, require_current
 from dagster_retl.errors import ConfigurationError, ErrorCode
 from dagster_retl.testing.contract import ConnectorContract
 
@@ -43,6 +44,16 @@ def test_an_unknown_name_is_answered_with_the_nearest_one() -> None:
         connector_class("htpp")
     assert caught.value.code is ErrorCode.CONFIGURATION
     assert caught.value.hint == "Did you mean 'http'?"
+
+
+def test_a_connector_for_another_version_of_the_interface_says_so() -> None:
+    class OfTomorrow(HttpConnector):
+        connector_api = CONNECTOR_API + 1
+
+    require_current(HttpConnector)
+    with pytest.raises(ConfigurationError, match="was written for version") as caught:
+        require_current(OfTomorrow)
+    assert caught.value.hint
 
 
 def test_a_strange_name_is_answered_with_all_names() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.mapping.wire import json_sql, unsendable_sql
 from dagster_retl.model.rows import FieldType, WireForm
+from dagster_retl.testing.rows import wire_value
 
 DUCKDB = duckdb.connect(config={"threads": "1"})
 DUCKDB.execute("SET TimeZone = 'America/New_York'")  # the session's zone must not matter
@@ -120,6 +121,22 @@ def test_epochs_are_whole_and_rounded_down(value: str, milliseconds: int, second
         assert text(stamp, kind, WireForm(timestamp="epoch_s")) == str(seconds)
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2025-03-27T17:00:00", "2025-03-27 17:00:00 +00:00"),
+        ("1969-12-31T23:59:59.999999", "1969-12-31 23:59:59 +00:00"),
+    ],
+)
+def test_a_spaced_timestamp_has_whole_seconds_and_an_offset(value: str, expected: str) -> None:
+    form = WireForm(timestamp="spaced")
+    for kind in (pa.timestamp("us"), pa.timestamp("ns"), pa.timestamp("us", "UTC"), pa.timestamp("ns", "UTC")):
+        stamp = moment(value) if kind.tz is None else moment(value).replace(tzinfo=UTC)
+        assert text(stamp, kind, form) == f'"{expected}"'
+        assert wire_value(stamp, form) == expected
+    assert text(moment("0001-01-01T00:00:00"), pa.timestamp("us"), form) == '"0001-01-01 00:00:00 +00:00"'
+
+
 def test_decimals_as_text_at_any_depth() -> None:
     form = WireForm(decimal="string")
     assert text(Decimal("1.50"), pa.decimal128(5, 2), form) == '"1.50"'
@@ -203,6 +220,12 @@ def test_years_beyond_rfc_3339_have_an_epoch() -> None:
     assert text(253_402_300_800_000_000, pa.timestamp("us"), form) == "253402300800"
     column = pa.array([2**63 - 1], pa.timestamp("us"))
     assert texts({"v": column}, form) == [None]
+
+
+@pytest.mark.parametrize("form", ["rfc3339", "spaced"])
+def test_years_that_no_text_can_say_are_not_sent(form: str) -> None:
+    for value in (253_402_300_800_000_000, -62_135_596_800_000_001):
+        assert texts({"v": pa.array([value], pa.timestamp("us"))}, WireForm(timestamp=form)) == [None]
 
 
 def test_fields_that_can_always_be_sent_need_no_check() -> None:
