@@ -5,43 +5,46 @@ It reads the project's list of syncs and nothing else: no store, no warehouse, n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import dagster as dg
 
 from dagster_retl.engine.phase import OnPhase
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
+from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.alerts import alert_sensor
-from dagster_retl.orchestration.assets import OUTAGE_RETRIES, Progress, sync_asset
+from dagster_retl.orchestration.assets import Execute, asset_spec, refused, run_step, sync_asset
 from dagster_retl.orchestration.names import JOB_NAME, ServiceFactory
 from dagster_retl.orchestration.reaper import reaper_sensor
 from dagster_retl.orchestration.resources import project_resources
 from dagster_retl.orchestration.schedules import sync_schedules
+from dagster_retl.orchestration.step import OUTAGE_RETRIES, Progress, StepSettings
 from dagster_retl.service import Service
+
+GetAssetSpec = Callable[[Sync], dg.AssetSpec]
 
 
 def build_definitions(
     project: Project,
     *,
+    get_asset_spec: GetAssetSpec | None = None,
+    execute: Execute = run_step,
     retry_policy: dg.RetryPolicy = OUTAGE_RETRIES,
     on_progress: Progress | None = None,
     on_phase: OnPhase | None = None,
 ) -> dg.Definitions:
     """Assets, checks, schedules, sensors, resources and the job `retl_syncs` of a project.
 
-    retry_policy: when Dagster tries a run again that ended because the warehouse or the
-    destination was down; other failures are not retried. on_progress, on_phase: called with the
-    counters and phases of the runs of this process. Raises `ConfigurationError` for a sync whose slug, owners or
-    tags Dagster refuses.
+    get_asset_spec: the spec of each sync's asset, instead of `asset_spec(project, sync)`; its key stays.
+    execute: what each op does with its step. retry_policy: when Dagster tries a run again that ended
+    because the warehouse or the destination was down; other failures are not retried. on_progress,
+    on_phase: called with the counters and phases of the runs of this process. Raises
+    `ConfigurationError` for a sync whose slug, owners or tags Dagster refuses.
     """
     service_factory = service_factory_of(project)
-    assets = [
-        sync_asset(
-            project, sync, service_factory, retry_policy=retry_policy, on_progress=on_progress, on_phase=on_phase
-        )
-        for sync in project.syncs
-    ]
+    settings = StepSettings(service_factory, retry_policy, on_progress, on_phase)
+    assets = [sync_asset(sync, _spec(project, sync, get_asset_spec), settings, execute) for sync in project.syncs]
     sensors = [alert_sensor(project, service_factory), reaper_sensor(project, service_factory)]
     _refuse_taken_names(project, [JOB_NAME, *(sensor.name for sensor in sensors)])
     job = dg.define_asset_job(
@@ -57,6 +60,13 @@ def build_definitions(
         sensors=sensors,
         resources=project_resources(project),
     )
+
+
+def _spec(project: Project, sync: Sync, get_asset_spec: GetAssetSpec | None) -> dg.AssetSpec:
+    try:
+        return asset_spec(project, sync) if get_asset_spec is None else get_asset_spec(sync)
+    except dg.DagsterInvalidDefinitionError as error:
+        raise refused(sync, error) from None
 
 
 def service_factory_of(project: Project) -> ServiceFactory:

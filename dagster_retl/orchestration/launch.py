@@ -10,11 +10,11 @@ from dagster_retl.errors import RetlError
 from dagster_retl.model.project import Project
 from dagster_retl.model.runs import Run, RunOptions
 from dagster_retl.model.sync import Sync
-from dagster_retl.orchestration.assets import Progress
 from dagster_retl.orchestration.build import build_definitions
 from dagster_retl.orchestration.config import SyncRunConfig, run_config
 from dagster_retl.orchestration.instance import open_instance
 from dagster_retl.orchestration.names import JOB_NAME, TRIGGER_TAG, asset_key, run_tags
+from dagster_retl.orchestration.step import Progress
 from dagster_retl.orchestration.webserver import Webserver
 from dagster_retl.service import Service
 
