@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dagster_retl.model.project import Destination, Project, Warehouse
     from dagster_retl.model.sync import FieldMapping, Guards, Schedule, Sync
     from dagster_retl.orchestration.build import build_definitions
+    from dagster_retl.orchestration.components import ReverseEtlComponent, ReverseEtlSyncComponent
     from dagster_retl.orchestration.config import SyncRunConfig
     from dagster_retl.orchestration.resources import DeadLetterQueue, ReverseEtlResource
     from dagster_retl.service import Service
@@ -25,7 +26,9 @@ _MODULES = {
     "FieldMapping": "dagster_retl.model.sync",
     "Guards": "dagster_retl.model.sync",
     "Project": "dagster_retl.model.project",
+    "ReverseEtlComponent": "dagster_retl.components",
     "ReverseEtlResource": "dagster_retl.orchestration.resources",
+    "ReverseEtlSyncComponent": "dagster_retl.components",
     "Schedule": "dagster_retl.model.sync",
     "Service": "dagster_retl.service",
     "Sync": "dagster_retl.model.sync",
@@ -40,7 +43,9 @@ __all__ = [
     "FieldMapping",
     "Guards",
     "Project",
+    "ReverseEtlComponent",
     "ReverseEtlResource",
+    "ReverseEtlSyncComponent",
     "Schedule",
     "Service",
     "Sync",

@@ -5,7 +5,8 @@ It reads the project's list of syncs and nothing else: no store, no warehouse, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -47,18 +48,43 @@ def build_definitions(
     assets = [sync_asset(sync, _spec(project, sync, get_asset_spec), settings, execute) for sync in project.syncs]
     sensors = [alert_sensor(project, service_factory), reaper_sensor(project, service_factory)]
     _refuse_taken_names(project, [JOB_NAME, *(sensor.name for sensor in sensors)])
-    job = dg.define_asset_job(
-        JOB_NAME,
-        selection=dg.AssetSelection.assets(*assets),
-        description="Runs syncs; each run selects the assets of those it is for.",
-        executor_def=dg.in_process_executor,
-    )
     return dg.Definitions(
         assets=assets,
-        jobs=[job],
+        jobs=[_job(JOB_NAME, assets)],
         schedules=sync_schedules(project, service_factory),
         sensors=sensors,
         resources=project_resources(project),
+    )
+
+
+def build_sync_definitions(
+    project: Project, *, get_asset_spec: GetAssetSpec | None = None, execute: Execute = run_step
+) -> dg.Definitions:
+    """Definitions of a project with one sync, which may stand beside those of other syncs of the same file.
+
+    Its job and sensors are named after it, and it brings no resources. Raises `ConfigurationError`.
+    """
+    [sync] = project.syncs
+    service_factory = service_factory_of(project)
+    asset = sync_asset(sync, _spec(project, sync, get_asset_spec), StepSettings(service_factory), execute)
+    job = f"retl_{sync.slug}"
+    return dg.Definitions(
+        assets=[asset],
+        jobs=[_job(job, [asset])],
+        schedules=sync_schedules(project, service_factory, job_name=job),
+        sensors=[
+            *([alert_sensor(project, service_factory, of=sync.slug)] if project.alerts else []),
+            reaper_sensor(project, service_factory, of=sync.slug),
+        ],
+    )
+
+
+def _job(name: str, assets: Sequence[dg.AssetsDefinition]) -> Any:
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*assets),
+        description="Runs syncs; each run selects the assets of those it is for.",
+        executor_def=dg.in_process_executor,
     )
 
 

@@ -30,6 +30,11 @@ def asset_key(sync: Sync) -> dg.AssetKey:
     return dg.AssetKey([KEY_PREFIX, sync.slug])
 
 
+def sensor_name(name: str, slug: str | None) -> str:
+    """The name of a project's sensor, or of the same sensor for one sync."""
+    return name if slug is None else f"{name}_{slug}"
+
+
 def run_tags(sync: Sync) -> dict[str, str]:
     """Tags of the Dagster runs that are launched for a sync."""
     return {SYNC_TAG: sync.slug, DESTINATION_TAG: sync.destination_id, MODE_TAG: sync.sync_mode.value}

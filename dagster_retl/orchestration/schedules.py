@@ -9,19 +9,27 @@ from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.names import JOB_NAME, ServiceFactory, asset_key, run_tags
 
 
-def sync_schedules(project: Project, service_factory: ServiceFactory) -> list[dg.ScheduleDefinition]:
+def sync_schedules(
+    project: Project, service_factory: ServiceFactory, *, job_name: str = JOB_NAME
+) -> list[dg.ScheduleDefinition]:
     """The schedules of a project, named after the syncs' slugs."""
-    return [sync_schedule(project, sync, service_factory) for sync in project.syncs if sync.schedule.type == "cron"]
+    return [
+        sync_schedule(project, sync, service_factory, job_name)
+        for sync in project.syncs
+        if sync.schedule.type == "cron"
+    ]
 
 
-def sync_schedule(project: Project, sync: Sync, service_factory: ServiceFactory) -> dg.ScheduleDefinition:
+def sync_schedule(
+    project: Project, sync: Sync, service_factory: ServiceFactory, job_name: str
+) -> dg.ScheduleDefinition:
     """A schedule that asks the store at each tick whether its sync is enabled."""
     running = project.writes  # `enabled` is asked at each tick, so that enabling needs no reload
 
     @dg.schedule(
         str(sync.schedule.expression),
         name=sync.slug,
-        job_name=JOB_NAME,
+        job_name=job_name,
         execution_timezone=sync.schedule.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
         description=f"Runs sync {sync.name!r}.",
