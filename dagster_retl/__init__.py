@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dagster_retl.orchestration.components import ReverseEtlComponent, ReverseEtlSyncComponent
     from dagster_retl.orchestration.config import SyncRunConfig
     from dagster_retl.orchestration.resources import DeadLetterQueue, ReverseEtlResource
+    from dagster_retl.orchestration.upstream import link_upstreams
     from dagster_retl.service import Service
 
 _MODULES = {
@@ -35,6 +36,7 @@ _MODULES = {
     "SyncRunConfig": "dagster_retl.orchestration.config",
     "Warehouse": "dagster_retl.model.project",
     "build_definitions": "dagster_retl.orchestration.build",
+    "link_upstreams": "dagster_retl.orchestration.upstream",
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "SyncRunConfig",
     "Warehouse",
     "build_definitions",
+    "link_upstreams",
 ]
 
 

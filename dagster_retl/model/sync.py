@@ -39,6 +39,11 @@ def slugify(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_")
 
 
+def reads_asset(source_query: object) -> bool:
+    """Whether a `source_query` reads the DataFrame of a Dagster asset (`asset:key/path`), not a warehouse."""
+    return isinstance(source_query, str) and source_query.strip().lower().startswith("asset:")
+
+
 class Definition(BaseModel):
     """Base of everything that people write: immutable, strict about names, silent about values in errors."""
 
@@ -164,7 +169,7 @@ class Sync(Definition):
     description: str | None = None
     """What it is for."""
     source_query: str = Field(min_length=1)
-    """A SELECT, or `table:schema.name`, or `file:sql/query.sql`."""
+    """A SELECT, or `table:schema.name`, `dbt:model`, `file:sql/query.sql`, or `asset:key/path` (a DataFrame)."""
     warehouse: str = "default"
     """The warehouse that the query runs on."""
     destination_id: str

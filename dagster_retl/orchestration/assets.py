@@ -9,12 +9,14 @@ import dagster as dg
 
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
-from dagster_retl.model.sync import Sync
+from dagster_retl.model.sync import Sync, reads_asset
 from dagster_retl.orchestration.checks import check_specs
 from dagster_retl.orchestration.config import SyncRunConfig
 from dagster_retl.orchestration.metadata import definition_metadata, description
 from dagster_retl.orchestration.names import asset_key
 from dagster_retl.orchestration.step import Results, StepSettings, SyncStep
+from dagster_retl.orchestration.upstream import upstream_keys, upstreams_metadata
+from dagster_retl.sources.query import asset_of
 
 Execute = Callable[[dg.AssetExecutionContext, SyncStep], Results]
 """What a sync's op does with its step: `run_step`, or something around it."""
@@ -25,14 +27,16 @@ _CONFIG_SCHEMA = SyncRunConfig.to_fields_dict()
 
 def asset_spec(project: Project, sync: Sync) -> dg.AssetSpec:
     """The asset of a sync, without what makes it run."""
+    upstreams = upstream_keys(project, sync)
     return dg.AssetSpec(
         asset_key(sync),
+        deps=list(dict.fromkeys(upstreams.values())),
         description=description(project, sync),
         group_name=sync.group,
         owners=list(sync.owners),
         tags=dict(sync.tags),
-        kinds={project.destinations[sync.destination_id].connector, _warehouse_kind(project, sync)},
-        metadata=definition_metadata(sync),
+        kinds={project.destinations[sync.destination_id].connector, _source_kind(project, sync)},
+        metadata=definition_metadata(sync) | upstreams_metadata(upstreams),
     )
 
 
@@ -55,20 +59,27 @@ def sync_asset(
             hint="Change its slug.",
         )
 
-    def op(context: dg.AssetExecutionContext) -> Results:
+    def op(context: dg.AssetExecutionContext, **inputs: object) -> Results:
         with settings.open_service() as service:
-            yield from execute(context, SyncStep(context, sync, settings, service))
+            yield from execute(context, SyncStep(context, sync, settings, service, **inputs))
 
     try:
         return dg.multi_asset(
             name=sync.slug,
             specs=[spec.replace_attributes(skippable=True)],  # a dry run materializes nothing
+            ins=_inputs(sync),
             check_specs=check_specs(sync),
             config_schema=_CONFIG_SCHEMA,
             can_subset=True,
         )(op)
     except (dg.DagsterInvalidDefinitionError, dg.DagsterInvariantViolationError) as error:
         raise refused(sync, error) from None
+
+
+def _inputs(sync: Sync) -> dict[str, dg.AssetIn]:
+    """The DataFrame that Dagster's I/O manager hands to a sync with an `asset:` query."""
+    key = asset_of(sync.source_query)
+    return {} if key is None else {"frame": dg.AssetIn(dg.AssetKey(list(key)))}
 
 
 def refused(sync: Sync, error: dg.DagsterError) -> ConfigurationError:
@@ -78,6 +89,8 @@ def refused(sync: Sync, error: dg.DagsterError) -> ConfigurationError:
     )
 
 
-def _warehouse_kind(project: Project, sync: Sync) -> str:
+def _source_kind(project: Project, sync: Sync) -> str:
+    if reads_asset(sync.source_query):
+        return "dataframe"
     scheme = project.warehouses[sync.warehouse].url.partition(":")[0].partition("+")[0]
     return "postgres" if scheme == "postgresql" else scheme

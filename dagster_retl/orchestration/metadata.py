@@ -12,7 +12,7 @@ from dagster_retl.engine.plan import Plan, PlannedRow
 from dagster_retl.model.project import Project
 from dagster_retl.model.rows import FieldType
 from dagster_retl.model.runs import DeadLetter, Run
-from dagster_retl.model.sync import FieldMapping, Sync
+from dagster_retl.model.sync import FieldMapping, Sync, reads_asset
 
 SAMPLE_FAILURES = 10
 
@@ -45,7 +45,7 @@ def description(project: Project, sync: Sync) -> str:
             f"{destination.connector}), object `{sync.object_name}`, key {key}. {_when(sync)}"
         ),
         "",
-        f"From warehouse `{sync.warehouse}`:",
+        "From an asset's DataFrame:" if reads_asset(sync.source_query) else f"From warehouse `{sync.warehouse}`:",
         "",
         _code(sync.source_query.strip(), "sql"),
         "",

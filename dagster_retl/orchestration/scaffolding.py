@@ -76,4 +76,4 @@ def _project(params: ProjectParams, destination: str) -> dict[str, Any]:
 
 def _config(connector: str) -> dict[str, Any]:
     """The setting that connectors cannot do without; `retl connectors NAME` lists all of them."""
-    return {"url": "{{ env.RETL_DESTINATION_URL }}"} if connector in ("http", "sql") else {}
+    return {"url": "{{ env.DESTINATION_URL }}"} if connector in ("http", "sql") else {}

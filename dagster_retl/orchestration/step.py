@@ -15,6 +15,7 @@ from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import Run, RunOptions
 from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.checks import check_results, last_run
+from dagster_retl.orchestration.column_lineage import column_lineage
 from dagster_retl.orchestration.config import SyncRunConfig
 from dagster_retl.orchestration.metadata import (
     SAMPLE_FAILURES,
@@ -25,6 +26,7 @@ from dagster_retl.orchestration.metadata import (
     run_metadata,
 )
 from dagster_retl.orchestration.names import TRIGGER_TAG, ServiceFactory, asset_key
+from dagster_retl.orchestration.upstream import upstreams_of
 from dagster_retl.service import Service
 from dagster_retl.store.runs import options_from_json
 
@@ -65,11 +67,19 @@ class StepSettings:
 class SyncStep:
     """One attempt of a sync's op: a run of the sync, or (checks selected alone) a look at the last one."""
 
-    def __init__(self, context: dg.AssetExecutionContext, sync: Sync, settings: StepSettings, service: Service) -> None:
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        sync: Sync,
+        settings: StepSettings,
+        service: Service,
+        frame: object = None,
+    ) -> None:
         self.sync = sync
         self.service = service
         self._context = context
         self._settings = settings
+        self._frame = frame
         self._config = SyncRunConfig.model_validate(context.op_execution_context.op_config)
 
     def run(self) -> Results:
@@ -88,7 +98,7 @@ class SyncStep:
         if report.run.dry_run:
             yield self._observation(run_metadata(report.run) | plan_metadata(report.plan))
             return
-        metadata = run_metadata(report.run) | delivery_metadata(report.run, report.plan)
+        metadata = run_metadata(report.run) | delivery_metadata(report.run, report.plan) | self._lineage()
         yield dg.MaterializeResult(
             asset_key=asset_key(self.sync),
             metadata=metadata | self._failures(report.run),
@@ -106,6 +116,7 @@ class SyncStep:
             dagster_step=self.sync.slug,
             on_progress=self._settings.on_progress,
             on_phase=self._enter,
+            frame=self._frame,
         )
 
     def _enter(self, phase: Phase, counters: Counters) -> None:
@@ -162,6 +173,11 @@ class SyncStep:
 
     def _observation(self, metadata: Metadata) -> dg.AssetObservation:
         return dg.AssetObservation(asset_key(self.sync), metadata=metadata)
+
+    def _lineage(self) -> Metadata:
+        spec = self._context.assets_def.get_asset_spec(asset_key(self.sync))
+        lineage = column_lineage(self.service.project, self.sync, upstreams_of(spec))
+        return {} if lineage is None else {"dagster/column_lineage": dg.MetadataValue.column_lineage(lineage)}
 
     def _failures(self, run: Run) -> Metadata:
         letters = self.service.dead_letters(self.sync.id, run_id=run.id, limit=SAMPLE_FAILURES)

@@ -171,7 +171,7 @@ def test_what_scaffolding_writes_is_valid_and_loads(shop: DgProject, kind: str) 
     written = yaml.safe_load((shop.defs / "retl" / "defs.yaml").read_text())
     assert written["type"] in (f"dagster_retl.{kind}", f"dagster_retl.components.{kind}")
     assert "validated successfully" in shop.dg("check", "yaml").stdout
-    listed = shop.dg("list", "defs", "--json", RETL_DESTINATION_URL="http://127.0.0.1:9/{object}")
+    listed = shop.dg("list", "defs", "--json", DESTINATION_URL="http://127.0.0.1:9/{object}")
     assert listed.returncode == 0, listed.stdout + listed.stderr
     keys = [asset["asset_key"] for asset in json.loads(listed.stdout)["assets"]]
     assert keys == (["retl/crm_contacts"] if asked else [])
