@@ -10,10 +10,12 @@ import dagster as dg
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
 from dagster_retl.model.sync import Sync, reads_asset
+from dagster_retl.orchestration.automation import condition
 from dagster_retl.orchestration.checks import check_specs
 from dagster_retl.orchestration.config import SyncRunConfig
+from dagster_retl.orchestration.freshness import freshness_policy
 from dagster_retl.orchestration.metadata import definition_metadata, description
-from dagster_retl.orchestration.names import asset_key
+from dagster_retl.orchestration.names import asset_key, pool
 from dagster_retl.orchestration.step import Results, StepSettings, SyncStep
 from dagster_retl.orchestration.upstream import upstream_keys, upstreams_metadata
 from dagster_retl.sources.query import asset_of
@@ -35,6 +37,8 @@ def asset_spec(project: Project, sync: Sync) -> dg.AssetSpec:
         group_name=sync.group,
         owners=list(sync.owners),
         tags=dict(sync.tags),
+        automation_condition=condition(sync),
+        freshness_policy=freshness_policy(project, sync),
         kinds={project.destinations[sync.destination_id].connector, _source_kind(project, sync)},
         metadata=definition_metadata(sync) | upstreams_metadata(upstreams),
     )
@@ -71,6 +75,7 @@ def sync_asset(
             check_specs=check_specs(sync),
             config_schema=_CONFIG_SCHEMA,
             can_subset=True,
+            pool=pool(sync),
         )(op)
     except (dg.DagsterInvalidDefinitionError, dg.DagsterInvariantViolationError) as error:
         raise refused(sync, error) from None

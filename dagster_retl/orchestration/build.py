@@ -16,6 +16,7 @@ from dagster_retl.model.project import Project
 from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.alerts import alert_sensor
 from dagster_retl.orchestration.assets import Execute, asset_spec, refused, run_step, sync_asset
+from dagster_retl.orchestration.automation import automation_sensors
 from dagster_retl.orchestration.names import JOB_NAME, ServiceFactory
 from dagster_retl.orchestration.reaper import reaper_sensor
 from dagster_retl.orchestration.resources import project_resources
@@ -46,7 +47,11 @@ def build_definitions(
     service_factory = service_factory_of(project)
     settings = StepSettings(service_factory, retry_policy, on_progress, on_phase)
     assets = [sync_asset(sync, _spec(project, sync, get_asset_spec), settings, execute) for sync in project.syncs]
-    sensors = [alert_sensor(project, service_factory), reaper_sensor(project, service_factory)]
+    sensors = [
+        alert_sensor(project, service_factory),
+        reaper_sensor(project, service_factory),
+        *automation_sensors(project),
+    ]
     _refuse_taken_names(project, [JOB_NAME, *(sensor.name for sensor in sensors)])
     return dg.Definitions(
         assets=assets,
@@ -75,6 +80,7 @@ def build_sync_definitions(
         sensors=[
             *([alert_sensor(project, service_factory, of=sync.slug)] if project.alerts else []),
             reaper_sensor(project, service_factory, of=sync.slug),
+            *automation_sensors(project, of=sync.slug),
         ],
     )
 

@@ -155,6 +155,8 @@ def _failure(letter: DeadLetter) -> dg.TableRecord:
 
 def _when(sync: Sync) -> str:
     """Said here, because Dagster shows the schedules of the whole job with each of its assets."""
+    if sync.schedule.type == "on_upstream":
+        return "Runs when an asset that it reads was materialized."
     if sync.schedule.expression is None:
         return "Runs when somebody starts it."
     return f"Runs at `{sync.schedule.expression}` ({sync.schedule.timezone})."

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from dagster_retl.model.sync import Sync
+from dagster_retl.model.sync import Sync, slugify
 from dagster_retl.service import Service
 
 JOB_NAME = "retl_syncs"
@@ -33,6 +33,11 @@ def asset_key(sync: Sync) -> dg.AssetKey:
 def sensor_name(name: str, slug: str | None) -> str:
     """The name of a project's sensor, or of the same sensor for one sync."""
     return name if slug is None else f"{name}_{slug}"
+
+
+def pool(sync: Sync) -> str:
+    """The pool of a sync's op: that of its destination. It holds as many at a time as somebody allows it."""
+    return f"retl_{slugify(sync.destination_id)}"
 
 
 def run_tags(sync: Sync) -> dict[str, str]:

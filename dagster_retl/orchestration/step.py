@@ -87,6 +87,9 @@ class SyncStep:
         if not self._context.selected_asset_keys:
             yield from self._checks(last_run(self.service, self.sync))
             return
+        if self._trigger == "automation" and not self.service.is_enabled(self.sync):
+            self._context.log.info("sync %r is disabled: it does not run by itself", self.sync.name)
+            return
         try:
             report = self._run()
         except RetlError as error:
@@ -105,13 +108,17 @@ class SyncStep:
             check_results=list(self._checks(report.run)),
         )
 
+    @property
+    def _trigger(self) -> str:
+        return _trigger(self._context.run.tags)
+
     def _run(self) -> Report:
         run_id, options = self._asked()
         return self.service.run(
             self.sync.id,
             options,
             run_id=run_id,
-            trigger=_trigger(self._context.run.tags),
+            trigger=self._trigger,
             dagster_run_id=self._context.run.run_id,
             dagster_step=self.sync.slug,
             on_progress=self._settings.on_progress,

@@ -93,7 +93,24 @@ def link_upstreams(definitions: dg.Definitions) -> dg.Definitions:
     tables = _tables(definitions)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Function `Definitions.map_resolved_asset_specs` is currently in preview")
-        return definitions.map_resolved_asset_specs(func=lambda spec: _linked(spec, tables))
+        linked = definitions.map_resolved_asset_specs(func=lambda spec: _linked(spec, tables))
+    _warn_of_silent_upstreams(linked)
+    return linked
+
+
+def _warn_of_silent_upstreams(definitions: dg.Definitions) -> None:
+    """A sync that waits for its upstreams never runs when nobody says that they were materialized."""
+    specs = list(_specs(definitions))
+    known = {spec.key for spec in specs}
+    for spec in specs:
+        waits = spec.automation_condition is not None and UPSTREAMS in spec.metadata
+        silent = [dep.asset_key.to_user_string() for dep in spec.deps if dep.asset_key not in known]
+        if waits and silent:
+            warnings.warn(
+                f"{spec.key.to_user_string()} runs `on_upstream`, but no asset here is {', '.join(silent)}: it runs "
+                "only when somebody reports their materializations",
+                stacklevel=3,
+            )
 
 
 def _tables(definitions: dg.Definitions) -> Tables:
