@@ -18,6 +18,7 @@ from dagster_retl.orchestration.alerts import alert_sensor
 from dagster_retl.orchestration.assets import Execute, asset_spec, refused, run_step, sync_asset
 from dagster_retl.orchestration.automation import automation_sensors
 from dagster_retl.orchestration.names import JOB_NAME, ServiceFactory
+from dagster_retl.orchestration.optional_checks import optional_checks
 from dagster_retl.orchestration.reaper import reaper_sensor
 from dagster_retl.orchestration.resources import project_resources
 from dagster_retl.orchestration.schedules import sync_schedules
@@ -55,6 +56,7 @@ def build_definitions(
     _refuse_taken_names(project, [JOB_NAME, *(sensor.name for sensor in sensors)])
     return dg.Definitions(
         assets=assets,
+        asset_checks=[checks for sync in project.syncs for checks in optional_checks(sync, service_factory)],
         jobs=[_job(JOB_NAME, assets)],
         schedules=sync_schedules(project, service_factory),
         sensors=sensors,
@@ -75,6 +77,7 @@ def build_sync_definitions(
     job = f"retl_{sync.slug}"
     return dg.Definitions(
         assets=[asset],
+        asset_checks=optional_checks(sync, service_factory),
         jobs=[_job(job, [asset])],
         schedules=sync_schedules(project, service_factory, job_name=job),
         sensors=[

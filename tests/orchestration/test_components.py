@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from installed import install
 from scene import QUIET, Scene
 
 import dagster_retl
@@ -55,7 +55,7 @@ class DgProject:
         for name, text in (("__init__.py", ""), ("definitions.py", DEFINITIONS), ("defs/__init__.py", "")):
             (folder / "src" / "shop" / name).write_text(text)
         self._installed = folder / "installed"
-        _install_entry_points(self._installed)
+        install(self._installed)
 
     def write(self, path: str, type_name: str, attributes: Mapping[str, Any]) -> Path:
         file = self.defs / path / "defs.yaml"
@@ -69,16 +69,6 @@ class DgProject:
         variables.pop("DAGSTER_HOME", None)
         command = [sys.executable, "-m", "dagster_dg_cli.cli", *arguments]
         return subprocess.run(command, cwd=self.folder, env=variables, capture_output=True, text=True, check=False)
-
-
-def _install_entry_points(folder: Path) -> None:
-    """What an installation leaves behind: the entry points of pyproject.toml."""
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
-    information = folder / "dagster_retl_here-0.dist-info"
-    information.mkdir(parents=True)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: dagster-retl-here\nVersion: 0\n")
-    lines = [f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in entries.items()) for group, entries in groups.items()]
-    (information / "entry_points.txt").write_text("\n".join(lines))
 
 
 @pytest.fixture
