@@ -40,7 +40,7 @@ def asset_spec(project: Project, sync: Sync) -> dg.AssetSpec:
         automation_condition=condition(sync),
         freshness_policy=freshness_policy(project, sync),
         kinds={project.destinations[sync.destination_id].connector, _source_kind(project, sync)},
-        metadata=definition_metadata(sync) | upstreams_metadata(upstreams),
+        metadata=definition_metadata(project, sync) | upstreams_metadata(upstreams),
     )
 
 

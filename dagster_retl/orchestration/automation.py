@@ -8,7 +8,7 @@ import dagster as dg
 
 from dagster_retl.model.project import Project
 from dagster_retl.model.sync import Sync
-from dagster_retl.orchestration.names import asset_key, sensor_name
+from dagster_retl.orchestration.names import PROJECT_TAG, TRIGGER_TAG, asset_key, sensor_name
 
 INTERVAL = 30
 """Seconds between two looks at what was materialized."""
@@ -38,6 +38,7 @@ def automation_sensors(project: Project, *, of: str | None = None) -> list[dg.Au
             target=dg.AssetSelection.assets(*keys),
             default_status=dg.DefaultSensorStatus.RUNNING if project.writes else dg.DefaultSensorStatus.STOPPED,
             minimum_interval_seconds=INTERVAL,
+            run_tags={PROJECT_TAG: project.project, TRIGGER_TAG: "automation"},
             description="Runs syncs whose upstream assets were materialized.",
         )
     ]

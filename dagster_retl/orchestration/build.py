@@ -17,7 +17,7 @@ from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.alerts import alert_sensor
 from dagster_retl.orchestration.assets import Execute, asset_spec, refused, run_step, sync_asset
 from dagster_retl.orchestration.automation import automation_sensors
-from dagster_retl.orchestration.names import JOB_NAME, ServiceFactory
+from dagster_retl.orchestration.names import JOB_NAME, PROJECT_TAG, ServiceFactory
 from dagster_retl.orchestration.optional_checks import optional_checks
 from dagster_retl.orchestration.reaper import reaper_sensor
 from dagster_retl.orchestration.resources import project_resources
@@ -57,7 +57,7 @@ def build_definitions(
     return dg.Definitions(
         assets=assets,
         asset_checks=[checks for sync in project.syncs for checks in optional_checks(sync, service_factory)],
-        jobs=[_job(JOB_NAME, assets)],
+        jobs=[_job(project, JOB_NAME, assets)],
         schedules=sync_schedules(project, service_factory),
         sensors=sensors,
         resources=project_resources(project),
@@ -78,7 +78,7 @@ def build_sync_definitions(
     return dg.Definitions(
         assets=[asset],
         asset_checks=optional_checks(sync, service_factory),
-        jobs=[_job(job, [asset])],
+        jobs=[_job(project, job, [asset])],
         schedules=sync_schedules(project, service_factory, job_name=job),
         sensors=[
             *([alert_sensor(project, service_factory, of=sync.slug)] if project.alerts else []),
@@ -88,12 +88,13 @@ def build_sync_definitions(
     )
 
 
-def _job(name: str, assets: Sequence[dg.AssetsDefinition]) -> Any:
+def _job(project: Project, name: str, assets: Sequence[dg.AssetsDefinition]) -> Any:
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*assets),
         description="Runs syncs; each run selects the assets of those it is for.",
         executor_def=dg.in_process_executor,
+        tags={PROJECT_TAG: project.project},
     )
 
 

@@ -15,6 +15,7 @@ JOB_NAME = "retl_syncs"
 KEY_PREFIX = "retl"
 """First part of every sync's asset key."""
 
+PROJECT_TAG = "retl/project"
 SYNC_TAG = "retl/sync"
 DESTINATION_TAG = "retl/destination"
 MODE_TAG = "retl/mode"

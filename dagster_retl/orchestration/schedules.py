@@ -8,7 +8,7 @@ from dagster_retl.model.project import Project
 from dagster_retl.model.runs import Run
 from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.circuit import closing_time, open_circuit
-from dagster_retl.orchestration.names import JOB_NAME, ServiceFactory, asset_key, run_tags
+from dagster_retl.orchestration.names import JOB_NAME, TRIGGER_TAG, ServiceFactory, asset_key, run_tags
 
 
 def sync_schedules(
@@ -44,7 +44,7 @@ def sync_schedule(
                 return dg.SkipReason(f"sync {sync.name!r} is still being run by {running}")
             if (failed := open_circuit(service, sync, service.store.now())) is not None:
                 return dg.SkipReason(_is_open(sync, failed))
-        return dg.RunRequest(asset_selection=[asset_key(sync)], tags=run_tags(sync))
+        return dg.RunRequest(asset_selection=[asset_key(sync)], tags={**run_tags(sync), TRIGGER_TAG: "schedule"})
 
     return tick
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ from dagster_retl.orchestration.metadata import (
     Metadata,
     delivery_metadata,
     failures_metadata,
+    open_letters_metadata,
     plan_metadata,
     run_metadata,
 )
@@ -188,7 +190,8 @@ class SyncStep:
 
     def _failures(self, run: Run) -> Metadata:
         letters = self.service.dead_letters(self.sync.id, run_id=run.id, limit=SAMPLE_FAILURES)
-        return failures_metadata(letters)
+        count = self.service.store.dead_letters.count_open(self.sync.id)
+        return failures_metadata(letters) | open_letters_metadata(self.sync, count, os.environ.get("RETL_API_URL"))
 
     def _checks(self, run: Run | None) -> Iterator[dg.AssetCheckResult]:
         names = {key.name for key in self._context.selected_asset_check_keys}

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def run(folder: Path, service: FakeHttpService) -> dict[str, Any]:
 
 
 def test_models_feed_syncs(example: Path, service: FakeHttpService) -> None:
+    service.rules = replace(service.rules, key="external_id")
     found = run(example, service)
     assert found["deps"]["retl/crm_accounts"] == ["dim_accounts"]
     assert found["deps"]["retl/crm_contacts"] == ["dim_accounts", "dim_contacts"]
