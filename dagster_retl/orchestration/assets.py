@@ -41,6 +41,7 @@ def asset_spec(project: Project, sync: Sync) -> dg.AssetSpec:
         freshness_policy=freshness_policy(project, sync),
         kinds={project.destinations[sync.destination_id].connector, _source_kind(project, sync)},
         metadata=definition_metadata(project, sync) | upstreams_metadata(upstreams),
+        skippable=True,
     )
 
 
@@ -70,7 +71,8 @@ def sync_asset(
     try:
         return dg.multi_asset(
             name=sync.slug,
-            specs=[spec.replace_attributes(skippable=True)],  # a dry run materializes nothing
+            # A dry run materializes nothing.
+            specs=[spec if spec.skippable else spec.replace_attributes(skippable=True)],
             ins=_inputs(sync),
             check_specs=check_specs(sync),
             config_schema=_CONFIG_SCHEMA,

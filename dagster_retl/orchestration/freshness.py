@@ -29,10 +29,21 @@ def freshness_policy(project: Project, sync: Sync) -> dg.FreshnessPolicy | None:
     return dg.FreshnessPolicy.time_window(fail_window=_window(sync.schedule.expression))
 
 
-@lru_cache(maxsize=1_000)
 def _window(expression: str) -> timedelta:
+    longest = _longest_pause(_at_midnight(expression))
+    return longest + max(GRACE, longest / 10)
+
+
+def _at_midnight(expression: str) -> str:
+    """The expression at the full hour, or at midnight, where it has but one minute or hour: its pauses are the same."""
+    minute, hour, *days = expression.split()
+    return " ".join(["0" if minute.isdigit() else minute, "0" if hour.isdigit() else hour, *days])
+
+
+@lru_cache(maxsize=1_000)
+def _longest_pause(expression: str) -> timedelta:
     """The longest time between two ticks, of the next few dozen; nights and week-ends are among them."""
     ticks = croniter(expression, _ANY_MONDAY, ret_type=datetime)
     times = [ticks.get_next() for _ in range(_TICKS)]
     longest: timedelta = max(later - earlier for earlier, later in pairwise(times))
-    return longest + max(GRACE, longest / 10)
+    return longest

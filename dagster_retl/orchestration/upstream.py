@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -19,7 +17,7 @@ from dagster_retl.model.project import Project
 from dagster_retl.model.sync import Sync, reads_asset
 from dagster_retl.sources.dbt_manifest import dbt_model
 from dagster_retl.sources.open import dialect_of
-from dagster_retl.sources.query import ResolvedQuery, asset_of, dbt_model_of, resolve_query
+from dagster_retl.sources.query import ResolvedQuery, asset_of, dbt_model_of, relations_of, resolve_query
 
 UPSTREAMS = "retl/upstreams"
 """Metadata of a sync's asset: each table that it reads → the key of the asset that stands for it."""
@@ -45,26 +43,24 @@ def upstream_keys(project: Project, sync: Sync) -> dict[str, dg.AssetKey]:
     try:
         if reads_asset(sync.source_query):
             return {sync.source_query.strip(): dg.AssetKey(list(asset_of(sync.source_query) or ()))}
-        query = resolved(project, sync)
+        relations = _relations(project, sync)
         model = dbt_model_of(sync.source_query)
         if model is not None:
-            return {query.tables[0]: dg.AssetKey(list(dbt_model(model, project.base).asset_key))}
+            return {".".join(relations[0]): dg.AssetKey(list(dbt_model(model, project.base).asset_key))}
     except ConfigurationError:
         return {}
-    return {".".join(parts): dg.AssetKey([_NO_NAME.sub("_", part) for part in parts]) for parts in query.relations}
+    return {".".join(parts): dg.AssetKey([_NO_NAME.sub("_", part) for part in parts]) for parts in relations}
 
 
 def resolved(project: Project, sync: Sync) -> ResolvedQuery:
     """The query of a sync that reads a warehouse. Raises `ConfigurationError`."""
     dialect = dialect_of(project.warehouses[sync.warehouse].url)
-    if sync.source_query.lstrip().lower().startswith(("file:", "dbt:")):
-        return resolve_query(sync.source_query, dialect=dialect, base=project.base)
-    return _resolved(sync.source_query, dialect)
+    return resolve_query(sync.source_query, dialect=dialect, base=project.base)
 
 
-@lru_cache(maxsize=10_000)
-def _resolved(text: str, dialect: str) -> ResolvedQuery:
-    return resolve_query(text, dialect=dialect, base=Path())
+def _relations(project: Project, sync: Sync) -> tuple[tuple[str, ...], ...]:
+    dialect = dialect_of(project.warehouses[sync.warehouse].url)
+    return relations_of(sync.source_query, dialect=dialect, base=project.base)
 
 
 def upstreams_metadata(keys: Mapping[str, dg.AssetKey]) -> dict[str, dg.MetadataValue[Any]]:
