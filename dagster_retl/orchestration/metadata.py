@@ -149,7 +149,10 @@ def plan_markdown(plan: Plan) -> str:
         plan.samples
         and _markdown_table(
             ("change", "key", "now", "will be"),
-            [(row.change, _json(row.record_keys), _present(row), _json(_masked(row, row.values))) for row in plan.samples],
+            [
+                (row.change, _json(row.record_keys), _present(row), _json(_masked(row, row.values)))
+                for row in plan.samples
+            ],
         ),
         plan.failing
         and _markdown_table(

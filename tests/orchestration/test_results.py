@@ -9,7 +9,12 @@ import pytest
 from scene import Scene, execute, observation
 
 from dagster_retl import Project, build_definitions
+from dagster_retl.changes.diff import DiffRules, PlanTotals
+from dagster_retl.engine.plan import Plan, PlannedRow
+from dagster_retl.engine.reading import Reading
+from dagster_retl.model.sync import SyncMode
 from dagster_retl.orchestration.assets import asset_spec
+from dagster_retl.orchestration.metadata import plan_markdown
 
 KEY = dg.AssetKey(["retl", "people"])
 
@@ -62,8 +67,8 @@ def test_without_dead_letters_there_is_no_link(scene: Scene, instance: dg.Dagste
 def test_a_plan_shows_keys_and_no_other_value(scene: Scene, instance: dg.DagsterInstance) -> None:
     scene.sql("UPDATE people SET name = NULL WHERE id = 1")
     plan = observation(execute(scene.project(), instance, config={"dry_run": True}))["retl/plan"]
-    assert '| create | {"id": 0} | {"id": 0, "name": "***"} |' in plan
-    assert '| create | {"id": 1} | {"id": 1, "name": null} |' in plan
+    assert '| create | {"id": 0} |  | {"id": 0, "name": "***"} |' in plan
+    assert '| create | {"id": 1} |  | {"id": 1, "name": null} |' in plan
     assert "name 0" not in plan
 
 
@@ -83,3 +88,20 @@ def test_runs_are_tagged_with_the_project(scene: Scene, instance: dg.DagsterInst
     run = instance.get_run_by_id(result.run_id)
     assert run is not None
     assert run.tags["retl/project"] == "revops"
+
+
+def test_a_plan_tells_which_fields_change_and_no_value() -> None:
+    row = PlannedRow(
+        "update",
+        "7",
+        {"id": 7},
+        {"id": 7, "name": "Ada", "city": "Rome", "note": None},
+        present={"name": "Ida", "city": "Rome"},
+    )
+    totals = PlanTotals(read=1, unchanged=0, send=1, added=0, changed=1)
+    plan = Plan(totals, 1, DiffRules(SyncMode.UPSERT, 5), Reading("SELECT 1"), samples=[row])
+    expected = (
+        '| update | {"id": 7} | {"name": "*** (changes)", "city": "***"} | '
+        '{"id": 7, "name": "*** (changes)", "city": "***", "note": null} |'
+    )
+    assert expected in plan_markdown(plan)
