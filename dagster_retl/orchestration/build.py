@@ -24,6 +24,7 @@ from dagster_retl.orchestration.resources import project_resources
 from dagster_retl.orchestration.schedules import sync_schedules
 from dagster_retl.orchestration.step import OUTAGE_RETRIES, Progress, StepSettings
 from dagster_retl.service import Service
+from dagster_retl.sources.query import asset_of
 
 GetAssetSpec = Callable[[Sync], dg.AssetSpec]
 
@@ -61,6 +62,21 @@ def build_definitions(
         schedules=sync_schedules(project, service_factory),
         sensors=sensors,
         resources=project_resources(project),
+    )
+
+
+def standalone_definitions(
+    project: Project, *, on_progress: Progress | None = None, on_phase: OnPhase | None = None
+) -> dg.Definitions:
+    """The definitions of a project that nothing else is merged with.
+
+    Assets whose DataFrames syncs read are not among them: they are declared here, and what another
+    code location stored of them is read through the I/O manager.
+    """
+    keys = {tuple(key) for sync in project.syncs if (key := asset_of(sync.source_query))}
+    declared = [dg.AssetSpec(dg.AssetKey(list(key))) for key in sorted(keys)]
+    return dg.Definitions.merge(
+        build_definitions(project, on_progress=on_progress, on_phase=on_phase), dg.Definitions(assets=declared)
     )
 
 

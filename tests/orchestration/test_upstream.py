@@ -9,11 +9,18 @@ import dagster as dg
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scene import QUIET, Scene
 
 from dagster_retl import Project, Service, build_definitions, link_upstreams
 from dagster_retl.errors import ConfigurationError
+from dagster_retl.model.runs import RunStatus
+from dagster_retl.orchestration.build import standalone_definitions
+from dagster_retl.orchestration.instance import open_instance
+from dagster_retl.orchestration.launch import launch
 from dagster_retl.orchestration.names import JOB_NAME
+from dagster_retl.orchestration.upstream import upstreams_metadata, upstreams_of
 
 KEY = dg.AssetKey(["retl", "people"])
 
@@ -166,3 +173,38 @@ def test_outside_dagster_a_dataframe_cannot_be_had(scene: Scene) -> None:
         assert [finding.error for finding in service.check(offline=True)] == [None, None]
         with pytest.raises(ConfigurationError, match="only a run in Dagster is given"):
             service.plan("people")
+
+
+def test_a_run_of_the_project_alone_reads_what_was_stored(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    project = scene.project(scene.sync(source_query="asset:crm/scores"), scene.sync(name="tables"))
+    dg.Definitions.validate_loadable(standalone_definitions(project))
+    with open_instance(scene.folder) as instance:
+        assert dg.materialize([scores], instance=instance, run_config={"loggers": QUIET}).success
+    run = launch(project, "people")
+    assert (run.status, run.counters.written) == (RunStatus.SUCCEEDED, 3)
+    assert launch(project, "tables").counters.written == 10
+
+
+names = st.lists(st.sampled_from(["a", "B", "c"]), min_size=1, max_size=3).map(tuple)
+
+
+@given(reads=names, tables=st.lists(names, unique=True, max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_a_table_is_linked_where_just_one_asset_ends_like_it(
+    reads: tuple[str, ...], tables: list[tuple[str, ...]]
+) -> None:
+    def ends_alike(name: tuple[str, ...]) -> bool:
+        return all(x.lower() == y.lower() for x, y in zip(reversed(name), reversed(reads), strict=False))
+
+    assets = [table(f"asset/{number}", ".".join(name)) for number, name in enumerate(tables)]
+    own = dg.AssetKey(list(reads))
+    sync = dg.AssetSpec(KEY, deps=[own], metadata=upstreams_metadata({".".join(reads): own}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        linked = link_upstreams(dg.Definitions(assets=[*assets, sync]))
+    fitting = [spec.key for spec, name in zip(assets, tables, strict=True) if ends_alike(name)]
+    [found] = [spec for spec in linked.assets or [] if isinstance(spec, dg.AssetSpec) and spec.key == KEY]
+    expected = fitting[0] if len(fitting) == 1 else own
+    assert [dep.asset_key for dep in found.deps] == [expected]
+    assert upstreams_of(found) == {".".join(reads): expected}
