@@ -18,11 +18,13 @@ def condition(sync: Sync) -> dg.AutomationCondition[Any] | None:
     """When Dagster runs the sync by itself; None: it does not.
 
     Some upstream was materialized since the sync was last asked for, and neither it nor an upstream
-    is being run. An upstream that nobody ever reported on keeps no sync waiting.
+    is being run. An upstream that nobody ever reported on keeps no sync waiting. What is materialized
+    while the sync runs, which may have read before, asks for another run.
     """
     if sync.schedule.type != "on_upstream":
         return None
-    updated = dg.AutomationCondition.any_deps_updated().since_last_handled()
+    asked_for = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.initial_evaluation()
+    updated = dg.AutomationCondition.any_deps_updated().since(asked_for)
     idle = ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
     return (updated & idle).with_label("an upstream was materialized")
 

@@ -54,10 +54,11 @@ def build_definitions(
         reaper_sensor(project, service_factory),
         *automation_sensors(project),
     ]
-    _refuse_taken_names(project, [JOB_NAME, *(sensor.name for sensor in sensors)])
+    checks = [each for sync in project.syncs for each in optional_checks(sync, service_factory)]
+    _refuse_taken_names(project, [JOB_NAME, *(each.op.name for each in checks), *(each.name for each in sensors)])
     return dg.Definitions(
         assets=assets,
-        asset_checks=[checks for sync in project.syncs for checks in optional_checks(sync, service_factory)],
+        asset_checks=checks,
         jobs=[_job(project, JOB_NAME, assets)],
         schedules=sync_schedules(project, service_factory),
         sensors=sensors,
@@ -131,11 +132,11 @@ def service_factory_of(project: Project) -> ServiceFactory:
 
 
 def _refuse_taken_names(project: Project, taken: Iterable[str]) -> None:
-    """A schedule is named after its sync, and shares its names with jobs and sensors."""
+    """An op and a schedule are named after their sync, and share their names with other ops, jobs and sensors."""
     for name in taken:
         for sync in project.syncs:
             if sync.slug == name:
                 raise ConfigurationError(
-                    f"sync {sync.name!r} cannot have the slug {name!r}: a job or sensor of that name exists",
+                    f"sync {sync.name!r} cannot have the slug {name!r}: a check, job or sensor of that name exists",
                     hint="Give it another `slug`.",
                 )

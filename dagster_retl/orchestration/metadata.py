@@ -42,6 +42,7 @@ def description(project: Project, sync: Sync) -> str:
     destination = project.destinations[sync.destination_id]
     key = ", ".join(f"`{name}`" for name in sync.key_fields) or "none"
     lines = [
+        *([] if project.writes else ["**Writes are off**: every run is a plan, and nothing runs by itself.", ""]),
         *([sync.description, ""] if sync.description else []),
         (
             f"**{sync.sync_mode.value}** into **{destination.name}** (`{sync.destination_id}`, "

@@ -34,7 +34,7 @@ def sync_schedule(
         job_name=job_name,
         execution_timezone=sync.schedule.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
-        description=f"Runs sync {sync.name!r}.",
+        description=f"Runs sync {sync.name!r}." + ("" if running else " Writes are off: it is declared stopped."),
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         with service_factory() as service:

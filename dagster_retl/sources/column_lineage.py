@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlglot import exp, parse_one
 from sqlglot.errors import SqlglotError
 from sqlglot.lineage import Node, lineage
+from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.schema import MappingSchema
 
 
@@ -27,13 +28,13 @@ def origins_of_columns(
     relations: the tables that the query reads. Only of a single table is it known that `*` and names
     without a table mean its columns.
     """
-    wanted = list(columns)
-    tree = parse_one(sql, dialect=dialect or None)
-    schema = MappingSchema(dialect=dialect)
+    tree = _quoted(parse_one(sql, dialect=dialect or None), dialect)
+    outputs = {name.casefold(): name for name in _outputs(tree)}
+    wanted = {name: outputs.get(name.casefold()) or _unquoted(name, dialect) for name in columns}
+    schema = MappingSchema(dialect=dialect, normalize=False)
     if len(relations) == 1:
-        named = [*wanted, *(column.name for column in tree.find_all(exp.Column))]
-        schema = _schema(relations[0], named, dialect)
-    return {name: tuple(_origins(name, tree, schema, dialect)) for name in wanted}
+        _declare(schema, tree, wanted.values())
+    return {name: tuple(_origins(output, tree, schema, dialect)) for name, output in wanted.items()}
 
 
 def columns_of_expression(source: str) -> tuple[str, ...]:
@@ -46,16 +47,36 @@ def columns_of_expression(source: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _schema(relation: tuple[str, ...], columns: Sequence[str], dialect: str) -> MappingSchema:
-    schema = MappingSchema(dialect=dialect)
-    table = exp.Table(**dict(zip(("this", "db", "catalog"), map(exp.to_identifier, reversed(relation)), strict=False)))
-    schema.add_table(table, dict.fromkeys(columns, "text"), dialect=dialect, match_depth=False)
-    return schema
+def _quoted(tree: exp.Expr, dialect: str) -> exp.Expr:
+    """The query with its names as the database understands them, so that nobody changes their case again."""
+    normal = normalize_identifiers(tree, dialect=dialect or None)
+    for identifier in normal.find_all(exp.Identifier):
+        identifier.set("quoted", True)
+    return normal
+
+
+def _unquoted(name: str, dialect: str) -> str:
+    """What the database takes a name for that somebody wrote without quotes."""
+    return normalize_identifiers(exp.to_identifier(name), dialect=dialect or None).name
+
+
+def _outputs(tree: exp.Expr) -> list[str]:
+    return tree.named_selects if isinstance(tree, exp.Query) else []
+
+
+def _declare(schema: MappingSchema, tree: exp.Expr, wanted: Iterable[str]) -> None:
+    """Tell the schema that every name in the query, and every one that is asked for, is a column of its one table."""
+    names = dict.fromkeys([*wanted, *(column.name for column in tree.find_all(exp.Column))], "text")
+    ctes = {cte.alias for cte in tree.find_all(exp.CTE)}
+    for table in tree.find_all(exp.Table):
+        if len(table.parts) > 1 or table.name not in ctes:
+            plain = exp.Table(**{part: table.args.get(part) for part in ("this", "db", "catalog")})
+            schema.add_table(plain, names, match_depth=False)
 
 
 def _origins(name: str, tree: exp.Expr, schema: MappingSchema, dialect: str) -> Iterator[TableColumn]:
     try:
-        node = lineage(name, tree, schema=schema, dialect=dialect or None)
+        node = lineage(exp.column(name, quoted=True), tree, schema=schema, dialect=dialect or None)
     except SqlglotError:
         return
     if isinstance(node, Node):

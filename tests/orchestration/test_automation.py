@@ -9,6 +9,8 @@ import pytest
 from scene import QUIET, Scene
 
 from dagster_retl import Project, Service, build_definitions, link_upstreams
+from dagster_retl.engine.phase import Phase
+from dagster_retl.model.rows import Counters
 from dagster_retl.orchestration.names import JOB_NAME
 
 KEY = dg.AssetKey(["retl", "people"])
@@ -52,6 +54,25 @@ def test_a_materialization_asks_for_the_sync_once(scene: Scene, instance: dg.Dag
     assert ticks.next() == 0
     instance.report_runless_asset_event(dg.AssetMaterialization(UPSTREAM))
     assert ticks.next() == 1
+
+
+def test_what_is_materialized_during_a_run_asks_for_another(scene: Scene, instance: dg.DagsterInstance) -> None:
+    during: list[int] = []
+
+    def look(phase: Phase, counters: Counters) -> None:
+        if phase is Phase.DELIVER:
+            instance.report_runless_asset_event(dg.AssetMaterialization(UPSTREAM))
+            during.append(ticks.next())
+
+    synced = build_definitions(project(scene), on_phase=look)
+    defs = link_upstreams(dg.Definitions.merge(synced, dg.Definitions(assets=[upstream])))
+    ticks = Ticks(defs, instance)
+    assert ticks.next() == 0
+    job = defs.resolve_job_def(JOB_NAME)
+    assert job.execute_in_process(instance=instance, asset_selection=[KEY], run_config={"loggers": QUIET}).success
+    assert during == [0]
+    assert ticks.next() == 1
+    assert ticks.next() == 0
 
 
 def test_a_table_that_nobody_defines_can_be_reported(scene: Scene, instance: dg.DagsterInstance) -> None:

@@ -12,6 +12,7 @@ import pytest
 from scene import QUIET, Scene, execute
 
 from dagster_retl import Project, Service, build_definitions
+from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.names import JOB_NAME
 
@@ -137,3 +138,8 @@ def test_checks_in_a_file_may_come_from_the_environment(scene: Scene) -> None:
 def test_the_job_runs_them_too(scene: Scene) -> None:
     job = build_definitions(project(scene)).resolve_job_def(JOB_NAME)
     assert {node.name for node in job.nodes} == {"people", "people_checks"}
+
+
+def test_a_sync_cannot_be_called_as_the_checks_of_another(scene: Scene) -> None:
+    with pytest.raises(ConfigurationError, match="slug 'people_checks'"):
+        build_definitions(scene.project(scene.sync(checks=ALL), scene.sync(name="people checks")))

@@ -75,6 +75,7 @@ def test_a_plan_shows_keys_and_no_other_value(scene: Scene, instance: dg.Dagster
 def test_with_writes_off_the_asset_says_so(scene: Scene) -> None:
     off = scene.project(writes=False)
     assert "off" in str(asset_spec(off, off.syncs[0]).metadata["retl/writes"])
+    assert "Writes are off" in str(asset_spec(off, off.syncs[0]).description)
     on = scene.project()
     spec = asset_spec(on, on.syncs[0])
     assert "retl/writes" not in spec.metadata

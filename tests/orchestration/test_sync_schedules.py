@@ -41,6 +41,7 @@ def test_a_sync_without_cron_has_no_schedule(scene: Scene) -> None:
 def test_default_status(scene: Scene, writes: bool, enabled: bool, status: dg.DefaultScheduleStatus) -> None:
     project = scene.project(scene.sync(schedule="0 * * * *", enabled=enabled), writes=writes)
     assert schedule(project).default_status is status
+    assert ("Writes are off" in str(schedule(project).description)) is not writes
 
 
 def test_a_tick_requests_a_run_of_its_sync_only(scene: Scene, instance: dg.DagsterInstance) -> None:

@@ -129,7 +129,7 @@ def test_columns_that_cannot_be_told_apart_are_left_out(scene: Scene, instance: 
 
 @dg.asset(key_prefix="crm")
 def scores() -> pd.DataFrame:
-    return pd.DataFrame({"id": [1, 2, 3], "name": ["a", None, "c"]}, index=[7, 8, 9])
+    return pd.DataFrame({"id": [1, 2, 3], "name": ["a", None, "c"]}, index=pd.Index([7, 8, 9], name="id"))
 
 
 @dg.asset(key=dg.AssetKey(["crm", "scores"]))
