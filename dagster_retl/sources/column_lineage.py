@@ -28,7 +28,7 @@ def origins_of_columns(
     relations: the tables that the query reads. Only of a single table is it known that `*` and names
     without a table mean its columns.
     """
-    tree = _quoted(parse_one(sql, dialect=dialect or None), dialect)
+    tree = normalize_identifiers(parse_one(sql, dialect=dialect or None), dialect=dialect or None)
     outputs = {name.casefold(): name for name in _outputs(tree)}
     wanted = {name: outputs.get(name.casefold()) or _unquoted(name, dialect) for name in columns}
     schema = MappingSchema(dialect=dialect, normalize=False)
@@ -45,14 +45,6 @@ def columns_of_expression(source: str) -> tuple[str, ...]:
         return (source,)
     names = [column.parts[0].name for column in tree.find_all(exp.Column)]
     return tuple(dict.fromkeys(names))
-
-
-def _quoted(tree: exp.Expr, dialect: str) -> exp.Expr:
-    """The query with its names as the database understands them, so that nobody changes their case again."""
-    normal = normalize_identifiers(tree, dialect=dialect or None)
-    for identifier in normal.find_all(exp.Identifier):
-        identifier.set("quoted", True)
-    return normal
 
 
 def _unquoted(name: str, dialect: str) -> str:

@@ -208,6 +208,15 @@ def test_numbers_in_quotes_stay_text(scene: Scene, around: dict[str, Any]) -> No
     assert [mapping.value for mapping in loaded.project.syncs[0].field_mappings] == [None, "010", "10"]
 
 
+def test_alerts_survive_yaml_1_1(scene: Scene, around: dict[str, Any]) -> None:
+    text = yaml.safe_dump({"attributes": {**around, **scene.sync(), "alerts": [{"notify": ["json://x"]}]}})
+    read = yaml.safe_load(text.replace("- notify:", "- on: [run_failed]\n    notify:"))["attributes"]
+    assert True in read["alerts"][0]  # what Dagster's reader makes of `on`
+    context = dg.ComponentTree.for_test().load_context
+    loaded = ReverseEtlSyncComponent.load(ReverseEtlSyncComponent.get_model_cls().model_validate(read), context)
+    assert loaded.project.alerts[0].on == ("run_failed",)
+
+
 def test_every_setting_of_a_project_may_stand_beside_a_sync() -> None:
     inside = {"syncs", "path", "base"}
     assert set(Project.model_fields) - inside | {"defaults"} == PROJECT_SETTINGS
