@@ -1,6 +1,6 @@
 """`build_definitions`: a project as Dagster definitions.
 
-It reads the project's list of syncs and nothing else: no store, no warehouse, no vendor.
+It reads the list of syncs, of the project and of its store, and nothing else: no warehouse, no vendor.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dagster_retl.orchestration.reaper import reaper_sensor
 from dagster_retl.orchestration.resources import project_resources
 from dagster_retl.orchestration.schedules import sync_schedules
 from dagster_retl.service import Service
+from dagster_retl.syncs.catalog import with_stored_syncs
 
 
 def build_definitions(
@@ -27,15 +28,19 @@ def build_definitions(
     retry_policy: dg.RetryPolicy = OUTAGE_RETRIES,
     on_progress: Progress | None = None,
     on_phase: OnPhase | None = None,
+    stored_syncs: bool = True,
 ) -> dg.Definitions:
     """Assets, checks, schedules, sensors, resources and the job `retl_syncs` of a project.
 
     retry_policy: when Dagster tries a run again that ended because the warehouse or the
     destination was down; other failures are not retried. on_progress, on_phase: called with the
-    counters and phases of the runs of this process. Raises `ConfigurationError` for a sync whose slug, owners or
-    tags Dagster refuses.
+    counters and phases of the runs of this process. stored_syncs: whether those are included that were made
+    through the API and live in the project's store. Raises `ConfigurationError` for a sync whose slug, owners or
+    tags Dagster refuses, `StoreError` when the store cannot be read.
     """
     service_factory = service_factory_of(project)
+    if stored_syncs:
+        project = with_stored_syncs(project)
     assets = [
         sync_asset(
             project, sync, service_factory, retry_policy=retry_policy, on_progress=on_progress, on_phase=on_phase

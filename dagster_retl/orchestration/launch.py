@@ -41,11 +41,11 @@ def launch(
     each phase, where it is executed in this process. Raises `NotFoundError` for an unknown sync,
     `RetlError` when Dagster did not come to running it.
     """
-    sync = project.sync(sync_slug)
     config = SyncRunConfig.of(options or RunOptions(), retry_outages=False)
-    tags = {**run_tags(sync), TRIGGER_TAG: trigger}
     url = os.environ.get("RETL_DAGSTER_URL")
     with Service.open(project) as service:
+        sync = service.find(sync_slug)
+        tags = {**run_tags(sync), TRIGGER_TAG: trigger}
         if url:
             with Webserver(url, os.environ.get("RETL_DAGSTER_TOKEN")) as webserver:
                 dagster_run_id = webserver.launch(sync, config, tags)
