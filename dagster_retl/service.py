@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pydantic import ValidationError
+from sqlalchemy import Connection
 
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.connectors.registry import connector_class
@@ -30,7 +31,7 @@ from dagster_retl.engine.plan_record import planned_counters
 from dagster_retl.engine.run import Report, execute, preview
 from dagster_retl.engine.sealing import Sealer
 from dagster_retl.engine.sync_run import SyncRun
-from dagster_retl.errors import ConfigurationError, RetlError
+from dagster_retl.errors import ConfigurationError, ConflictError, RetlError
 from dagster_retl.model.project import Destination, EngineSettings, Project, Warehouse
 from dagster_retl.model.redactor import Redactor
 from dagster_retl.model.rows import Account, Counters, FieldInfo, ObjectInfo
@@ -139,10 +140,10 @@ class Service:
         decided = self.store.states.enabled(sync.id)
         return sync.enabled if decided is None else decided
 
-    def running(self, sync: Sync) -> str | None:
+    def running(self, sync: Sync, conn: Connection | None = None) -> str | None:
         """The id of the run that holds the sync's lease, if its process is alive."""
-        holder = self.store.leases.holder(sync.id)
-        return None if holder is None or holder.dead(self.store.now()) else holder.run_id
+        holder = self.store.leases.holder(sync.id, conn)
+        return None if holder is None or holder.dead(self.store.now(conn)) else holder.run_id
 
     def set_enabled(self, reference: str, enabled: bool, *, actor: str) -> SyncView:
         """Enable or disable a sync's schedule. A running run goes on."""
@@ -335,6 +336,38 @@ class Service:
         """Register a run before it is launched."""
         sync = self.find(reference)
         return self.store.runs.create(sync.id, sync.slug, self._effective(options), trigger=trigger)
+
+    def queue_all(self, asked: Mapping[str, RunOptions], *, trigger: str, actor: str) -> list[Run]:
+        """Register a run for each of these syncs (by id), or for none of them.
+
+        The dead letters that a run is to send again are marked as being replayed. Raises `NotFoundError`, and
+        `ConflictError` when a sync is disabled or a run of it is queued or under way.
+        """
+        syncs = {sync_id: self.find(sync_id) for sync_id in asked}
+        for sync in syncs.values():
+            if not self.is_enabled(sync):
+                raise ConflictError(f"sync {sync.name!r} is disabled", hint="Enable it first.", subject=sync.id)
+        with self.store.begin() as conn:
+            for sync_id in sorted(syncs):  # always in one order: nobody waits for one that waits for him
+                self._refuse_unless_idle(conn, syncs[sync_id])
+            return [self._queue(conn, syncs[sync_id], asked[sync_id], trigger, actor) for sync_id in asked]
+
+    def _refuse_unless_idle(self, conn: Connection, sync: Sync) -> None:
+        self.store.leases.lock(conn, sync.id)
+        for run in self.store.runs.unfinished(conn, sync.id):
+            if run.status is RunStatus.QUEUED or self.running(sync, conn) == run.id:
+                raise ConflictError(
+                    f"sync {sync.name!r} has a run that is {run.status.value}: {run.id}",
+                    hint="Wait for it, or cancel it.",
+                    subject=run.id,
+                )
+
+    def _queue(self, conn: Connection, sync: Sync, options: RunOptions, trigger: str, actor: str) -> Run:
+        run = self.store.runs.create(sync.id, sync.slug, self._effective(options), trigger=trigger, conn=conn)
+        if options.replay:
+            self.store.dead_letters.mark_replaying(conn, options.replay, run.id, actor)
+        self.store.audit.add(conn, actor, "run.start", run.id, sync.slug)
+        return run
 
     def run(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from dagster_retl.cli import api_keys, dlq, explain, forget, runs, store, syncs, up
+from dagster_retl.cli.api import api
 from dagster_retl.cli.app import App
 from dagster_retl.cli.audit import audit
 from dagster_retl.cli.baseline import baseline
@@ -50,6 +51,7 @@ for _command in (
     forget.forget,
     api_keys.keys,
     audit,
+    api,
     up.up,
     connectors,
     schema,

@@ -14,7 +14,7 @@ from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
 from dagster_retl.orchestration.alerts import alert_sensor
 from dagster_retl.orchestration.assets import OUTAGE_RETRIES, Progress, sync_asset
-from dagster_retl.orchestration.names import JOB_NAME, ServiceFactory
+from dagster_retl.orchestration.names import JOB_NAME, PROJECT_TAG, ServiceFactory
 from dagster_retl.orchestration.reaper import reaper_sensor
 from dagster_retl.orchestration.resources import project_resources
 from dagster_retl.orchestration.schedules import sync_schedules
@@ -54,6 +54,7 @@ def build_definitions(
         selection=dg.AssetSelection.assets(*assets),
         description="Runs syncs; each run selects the assets of those it is for.",
         executor_def=dg.in_process_executor,
+        tags={PROJECT_TAG: project.project},
     )
     return dg.Definitions(
         assets=assets,

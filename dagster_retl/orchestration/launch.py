@@ -15,8 +15,8 @@ from dagster_retl.orchestration.build import build_definitions
 from dagster_retl.orchestration.config import SyncRunConfig, run_config
 from dagster_retl.orchestration.instance import open_instance
 from dagster_retl.orchestration.names import JOB_NAME, TRIGGER_TAG, asset_key, run_tags
-from dagster_retl.orchestration.webserver import Webserver
 from dagster_retl.service import Service
+from dagster_retl.webserver import Webserver
 
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 _LOOK = 0.5  # seconds between two looks at a run that another process executes
@@ -48,7 +48,7 @@ def launch(
         tags = {**run_tags(sync), TRIGGER_TAG: trigger}
         if url:
             with Webserver(url, os.environ.get("RETL_DAGSTER_TOKEN")) as webserver:
-                dagster_run_id = webserver.launch(sync, config, tags)
+                dagster_run_id = webserver.launch(sync, run_config(sync, config), tags)
                 _follow(webserver, service, sync, dagster_run_id, on_progress)
             reason = f"see {url}/runs/{dagster_run_id}"
         else:

@@ -126,11 +126,11 @@ class Leases:
             freed = writer.execute(update(leases).where(_owned(lease)).values(run_id=None, expires_at=None))
             return freed.rowcount == 1
 
-    def holder(self, sync_id: str) -> Holder | None:
+    def holder(self, sync_id: str, conn: Connection | None = None) -> Holder | None:
         """Who holds the sync, alive or not; None when it is free."""
         query = select(leases).where(leases.c.sync_id == sync_id, leases.c.run_id.is_not(None))
-        with self._db.read() as conn:
-            row = conn.execute(query).one_or_none()
+        with self._db.reading(conn) as reader:
+            row = reader.execute(query).one_or_none()
         return None if row is None else _holder(row)
 
     def expired(self) -> list[Holder]:

@@ -98,6 +98,15 @@ class Runs:
         with self._db.read() as conn:
             return [_run(row) for row in conn.execute(select(runs).where(runs.c.dagster_run_id == dagster_run_id))]
 
+    def close_queued(self, run_id: str, status: RunStatus, error_code: str, error_message: str) -> bool:
+        """End a run that has not begun; false: it has."""
+        with self._db.begin() as conn:
+            current = conn.scalar(select(runs.c.status).where(runs.c.id == run_id).with_for_update())
+            if current != RunStatus.QUEUED.value:
+                return False
+            self.finish(conn, run_id, status, Counters(), error_code=error_code, error_message=error_message)
+        return True
+
     def counts(self) -> dict[str, int]:
         """How many runs there are of each status."""
         with self._db.read() as conn:

@@ -85,6 +85,22 @@ class Catalog:
         stored = None if self.in_file(sync.id) else self._store.syncs.get(sync.id)
         return self._entry(sync, stored, self._store.states.all(), self._store.states.decided_at())
 
+    def entry_of(self, sync_id: str) -> Entry:
+        """The one of that id, and no name. Raises `NotFoundError`."""
+        found = self.entry(sync_id)
+        if found.sync.id != sync_id:
+            raise NotFoundError(f"there is no sync {sync_id!r}", hint="Syncs are named by their ids here.")
+        return found
+
+    def knows(self, sync_id: str) -> bool:
+        """Whether there is a sync of that id, or was one in the store."""
+        if self.in_file(sync_id):
+            return True
+        try:
+            return self._store.syncs.get(sync_id).project == self._project.project
+        except NotFoundError:
+            return False
+
     def in_file(self, sync_id: str) -> bool:
         """Whether the project's file owns the sync."""
         return any(sync.id == sync_id for sync in self._project.syncs)

@@ -122,7 +122,7 @@ class Editor:
             )
         with self.store.begin() as conn:
             self.store.leases.lock(conn, sync_id)
-            holder = self.store.leases.holder(sync_id)
+            holder = self.store.leases.holder(sync_id, conn)
             if holder is not None and not holder.dead(self.store.now(conn)):
                 raise ConflictError(f"run {holder.run_id} of the sync is still running", subject=holder.run_id)
             self.store.purging.purge(conn, sync_id, found[sync_id], actor)
