@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from dagster_retl.api.auth import caller_of
-from dagster_retl.api.bodies import read_bytes, tidy_query
+from dagster_retl.api.bodies import is_text, read_bytes, tidy_query
 from dagster_retl.api.context import shared
 from dagster_retl.api.problems import ApiError, Detail
 from dagster_retl.store.idempotency import Earlier
@@ -33,6 +33,8 @@ class Route(APIRoute):
 
         async def tidy(request: Request) -> Response:
             request.scope["query_string"] = tidy_query(request.scope["query_string"])
+            if not all(map(is_text, request.path_params.values())):
+                raise ApiError(404, "there is nothing of that name")
             key = request.headers.get("idempotency-key")
             if request.method != "POST" or key is None:
                 return await handle(request)

@@ -32,6 +32,7 @@ _RESERVED = frozenset(keyword.kwlist) | {
 }
 """Names that Dagster gives to no op."""
 
+_LONGEST = 200
 _OWNER = re.compile(r"team:.+|\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}", re.DOTALL)
 _GROUP = re.compile(r"\w+(/\w+)*", re.ASCII)
 _TAG_KEY = re.compile(r"([\w.-]{1,63}/)?[\w.-]{1,63}", re.ASCII)
@@ -52,7 +53,7 @@ def parse_sync(data: Mapping[str, Any], project: Project, *, sync_id: str) -> Sy
 
     data: as in retl.yaml, short forms too. sync_id: the id that it has or is to have.
     """
-    found = [*_file_only(data), *_of_file_rules(data, project)]
+    found = [*_file_only(data), *_too_long(data), *_of_file_rules(data, project)]
     try:
         sync = Sync.model_validate({**data, "project": project.project, "adopt": sync_id})
     except ValidationError as error:
@@ -92,6 +93,13 @@ def _file_only(data: Mapping[str, Any]) -> Iterator[Mistake]:
     for name in ("adopt", "renamed_from", "project"):
         if name in data:
             yield Mistake((name,), "this can be said in retl.yaml only", kind="extra_forbidden")
+
+
+def _too_long(data: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Names are in indexes, which take no long ones."""
+    for name in ("name", "slug"):
+        if isinstance(data.get(name), str) and len(data[name]) > _LONGEST:
+            yield Mistake((name,), f"at most {_LONGEST} characters", kind="too_long")
 
 
 def _of_file_rules(data: Mapping[str, Any], project: Project) -> Iterator[Mistake]:

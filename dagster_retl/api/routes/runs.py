@@ -37,7 +37,7 @@ class RunBody(Body):
     sync_ids: list[str] | None = Field(None, min_length=1, max_length=100)
     full_refresh: bool = False
     dry_run: bool = False
-    overrides: tuple[str, ...] = ()
+    overrides: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
