@@ -38,7 +38,8 @@ def add_runs(service: Service, count: int) -> list[str]:
 def add_letters(service: Service, count: int) -> list[str]:
     before = {letter.id for letter in service.store.dead_letters.list(SYNC_ID, limit=10_000)}
     keys = [new_id("k") for _ in range(count)]
-    failures = [Failure(key, '{"id": 1}', ErrorCode.UNKNOWN, "x", Operation.UPSERT, rejection=True) for key in keys]
+    common = {"record_keys": '{"id": 1}', "message": "x", "operation": Operation.UPSERT, "rejection": True}
+    failures = [Failure(key=key, code=ErrorCode.UNKNOWN, **common) for key in keys]
     with service.store.begin() as conn:
         service.store.dead_letters.fail(conn, SYNC_ID, "e", "retl_run_x", failures)
     return [each.id for each in service.store.dead_letters.list(SYNC_ID, limit=10_000) if each.id not in before]
@@ -67,7 +68,7 @@ LISTS: dict[str, tuple[Add, Any, Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("path", LISTS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ages=st.lists(st.integers(0, 3), max_size=12),
     limit=st.integers(1, 5),

@@ -160,7 +160,7 @@ def test_bodies_are_limited(api: httpx.Client, url: str) -> None:
     ("/sync/run", {"syncIds": [None]}, {"sync_ids[0]"}),
     ("/sync/run", {"syncId": "x", "fullRefresh": 1}, {"full_refresh"}),
     ("/sync/run", {"syncId": "x", "fullrefresh": True}, {"fullrefresh"}),
-    ("/sync/run", {"syncId": "x", "overrides": ["nothing"]}, {""}),
+    ("/sync/run", {"syncId": "x", "overrides": ["nothing"]}, {"overrides[0]"}),
     ("/dlq/resolve", {"entryIds": [], "resolution": "x"}, {"entry_ids"}),
     ("/dlq/resolve", {"entryIds": ["x"] * 1001, "resolution": "x"}, {"entry_ids"}),
     ("/dlq/resolve", {"entryIds": "x", "resolution": "x"}, {"entry_ids"}),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field, model_validator
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from dagster_retl.api import examples, schemas
 from dagster_retl.api.answers import Answer, one
@@ -28,9 +29,20 @@ from dagster_retl.model.runs import DeadLetter
 from dagster_retl.store.api_keys import ApiKey, Scope
 from dagster_retl.store.dead_letters.decisions import MANUAL_PUSH, SKIPPED
 
+
+class _EntryConvertor(StringConvertor):
+    """An id in a path, where other paths have a word of their own."""
+
+    regex = "(?!(?:stats|resolve)$)[^/]+"
+
+
+register_url_convertor("entry", _EntryConvertor())
+
 router = APIRouter(route_class=Route, tags=["dead letters"])
 
 Held = Annotated[Shared, Depends(shared)]
+
+Since = Annotated[str | None, Query(json_schema_extra={"anyOf": [{"type": "string", "format": "date-time"}]})]
 
 _NAMED = 10  # ids that a message names
 _SPACED_OFFSET = re.compile(r"(T.*) (\d\d:?\d\d)$", re.IGNORECASE)
@@ -79,7 +91,7 @@ def list_letters(
 
 
 @router.get("/dlq/stats", **documented(schemas.StatsOne, examples.STATS, "DLQ statistics"))
-def stats(key: Reader, held: Held, sync_id: str | None = None, since: str | None = None) -> Answer:
+def stats(key: Reader, held: Held, sync_id: str | None = None, since: Since = None) -> Answer:
     """How many entries are open and resolved, and why the open ones failed. `since` looks at `first_seen_at`."""
     moment = None if since is None else _moment(since)
     require_known_sync(key, held.service, sync_id)
@@ -88,7 +100,7 @@ def stats(key: Reader, held: Held, sync_id: str | None = None, since: str | None
     return one("reverse_etl_dlq_stats", None, stats_document(found))
 
 
-@router.get("/dlq/{entry_id}", **documented(schemas.LetterOne, examples.LETTER, "Get a dead letter queue entry"))
+@router.get("/dlq/{entry_id:entry}", **documented(schemas.LetterOne, examples.LETTER, "Get a dead letter queue entry"))
 def get_letter(key: Reader, held: Held, entry_id: str) -> Answer:
     """One entry."""
     [letter] = _letters(key, held, [entry_id])
