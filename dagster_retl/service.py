@@ -354,6 +354,7 @@ class Service:
 
     def _refuse_unless_idle(self, conn: Connection, sync: Sync) -> None:
         self.store.leases.lock(conn, sync.id)
+        self.catalog.require_live(conn, sync.id)
         for run in self.store.runs.unfinished(conn, sync.id):
             if run.status is RunStatus.QUEUED or self.running(sync, conn) == run.id:
                 raise ConflictError(

@@ -13,6 +13,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dagster_retl.api.problems import ApiError, Detail
+from dagster_retl.model.mistakes import did_you_mean
 from dagster_retl.model.problems import dotted
 
 M = TypeVar("M", bound=BaseModel)
@@ -162,8 +163,8 @@ async def read_body(request: Request, model: type[M], *, optional: bool = False)
         raise ApiError(422, said, details) from None
 
 
-def tidy_query(query: bytes) -> bytes:
-    """A query string with its names in snake_case. Raises `ApiError` when one name has two values."""
+def tidy_query(query: bytes, known: Collection[str]) -> bytes:
+    """A query string with its names in snake_case. Raises `ApiError` when one is unknown, or has two values."""
     found: dict[str, str] = {}
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
@@ -172,6 +173,9 @@ def tidy_query(query: bytes) -> bytes:
     for name, value in pairs:
         if not is_text(name) or not is_text(value):
             raise ApiError(422, "text must not hold NUL", [Detail("query", "text", "not text")])
+        if snake(name) not in known:
+            message = did_you_mean(name, known) or "There are no parameters here."
+            raise ApiError(422, f"there is no parameter `{name[:80]}`", [Detail(name[:80], "unknown", message)])
         if found.setdefault(snake(name), value) != value:
             message = f"`{snake(name)}` is given twice, with different values"
             raise ApiError(422, message, [Detail(snake(name), "contradiction", message)])

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from datetime import timedelta
 
-from dagster_retl.errors import ConflictError, ErrorCode
+from dagster_retl.errors import ConflictError, ErrorCode, NotFoundError, RetlError
 from dagster_retl.model.dagster_names import TRIGGER_TAG, run_tags
 from dagster_retl.model.runs import Run, RunStatus
 from dagster_retl.service import Service
@@ -40,13 +40,13 @@ class Launcher:
         self._stop.set()
         self._thread.join()
 
-    def launch(self, run: Run) -> WebserverError | None:
+    def launch(self, run: Run) -> RetlError | None:
         """Launch a queued run; one that cannot be launched is closed as failed, and why is returned."""
-        sync = self._service.find(run.sync_id)
-        config = {"ops": {sync.slug: {"config": {"run_id": run.id}}}}
         try:
+            sync = self._service.find(run.sync_id)
+            config = {"ops": {sync.slug: {"config": {"run_id": run.id}}}}
             dagster_run_id = self._webserver.launch(sync, config, {**run_tags(sync), TRIGGER_TAG: run.trigger})
-        except WebserverError as error:
+        except (WebserverError, NotFoundError) as error:
             self._close(run, RunStatus.FAILED, f"the run was not launched: {error.message}")
             return error
         self._service.store.runs.link_dagster(run.id, dagster_run_id, sync.slug)

@@ -30,9 +30,10 @@ class Route(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handle = super().get_route_handler()
+        known = frozenset(parameter.alias for parameter in self.dependant.query_params)
 
         async def tidy(request: Request) -> Response:
-            request.scope["query_string"] = tidy_query(request.scope["query_string"])
+            request.scope["query_string"] = tidy_query(request.scope["query_string"], known)
             if not all(map(is_text, request.path_params.values())):
                 raise ApiError(404, "there is nothing of that name")
             key = request.headers.get("idempotency-key")

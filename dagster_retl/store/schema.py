@@ -182,6 +182,8 @@ dead_letters = Table(
     Index("dead_letters_resolved_by_sync", "sync_id", "first_seen_at", "id", **where(_RESOLVED)),
     Index("dead_letters_by_run", "run_id", "first_seen_at", "id"),
     Index("dead_letters_by_code", "error_code", "resolved_at", "first_seen_at", "id"),
+    Index("dead_letters_open_by_code", "error_code", "first_seen_at", "id", **where(_OPEN)),
+    Index("dead_letters_resolved_by_code", "error_code", "first_seen_at", "id", **where(_RESOLVED)),
     Index("dead_letters_by_key", "sync_id", "epoch", "key", "first_seen_at"),
     Index("dead_letters_replaying", "replay_run_id", **where("replay_run_id IS NOT NULL")),
 )

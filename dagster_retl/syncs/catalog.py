@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from dagster_retl.errors import ConfigurationError, NotFoundError
 from dagster_retl.model.ids import sync_id_of
 from dagster_retl.model.mistakes import did_you_mean
@@ -100,6 +102,11 @@ class Catalog:
             return self._store.syncs.get(sync_id).project == self._project.project
         except NotFoundError:
             return False
+
+    def require_live(self, conn: Connection, sync_id: str) -> None:
+        """Raises `NotFoundError` when the sync was deleted; in the transaction of whoever locked it."""
+        if not self.in_file(sync_id) and self._store.syncs.get(sync_id, conn).deleted_at is not None:
+            raise NotFoundError(f"there is no sync {sync_id!r}", hint="It was deleted just now.")
 
     def in_file(self, sync_id: str) -> bool:
         """Whether the project's file owns the sync."""

@@ -232,7 +232,8 @@ def test_what_was_said_in_two_spellings_must_agree(api: httpx.Client) -> None:
     ("/objects", "destination_id"), ("/fields?destination_id=conn_sf_prod", "object_name"),
     ("/dlq/stats?since=yesterday", "since"), ("/dlq/stats?since=", "since"), ("/dlq/stats?since=2025-02-30", "since"),
     ("/dlq/stats?since=0001-01-01T00:00:00%2B14:00", "since"), ("/dlq/stats?since=1700000000", "since"),
-    ("/runs?sync_id=%00", "query"),
+    ("/runs?sync_id=%00", "query"), ("/runs?destination_id=x", "destination_id"), ("/syncs?=x", ""),
+    ("/syncs/x?version=1", "version"),
 ])  # fmt: skip
 def test_queries_that_cannot_be(api: httpx.Client, path: str, where: str) -> None:
     assert where in fields(refused(api.get(path), 422))

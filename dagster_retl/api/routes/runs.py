@@ -19,7 +19,7 @@ from dagster_retl.api.problems import ApiError, Detail
 from dagster_retl.api.route import Route
 from dagster_retl.api.routes.syncs import find_entry
 from dagster_retl.api.visible import reachable_syncs, require_known_sync
-from dagster_retl.errors import ConflictError
+from dagster_retl.errors import ConflictError, NotFoundError
 from dagster_retl.model.runs import Guard, Run, RunOptions, RunStatus
 from dagster_retl.store.api_keys import ApiKey
 
@@ -134,6 +134,8 @@ def start(held: Shared, runs: list[Run]) -> list[Run]:
     errors = [held.launcher.launch(run) for run in runs]
     failed = [error for error in errors if error is not None]
     if runs and len(failed) == len(runs):
+        if isinstance(failed[0], NotFoundError):
+            raise failed[0]
         details = [Detail("", "not_launched", error.message, run.id) for run, error in zip(runs, failed, strict=True)]
         raise ApiError(503, f"{failed[0].message}. {failed[0].hint or ''}".strip(), details)
     return [run if error is None else held.service.run_of(run.id) for run, error in zip(runs, errors, strict=True)]

@@ -10,12 +10,20 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Add tables and an index."""
+    """Add tables and indexes."""
     _syncs()
     _sync_versions()
     _api_keys()
     _idempotency_keys()
     op.create_index("runs_by_sync_and_status", "runs", ["sync_id", "status", "created_at", "id"])
+    _letters_by_code("dead_letters_open_by_code", "resolved_at IS NULL")
+    _letters_by_code("dead_letters_resolved_by_code", "resolved_at IS NOT NULL")
+
+
+def _letters_by_code(name: str, condition: str) -> None:
+    where = sa.text(condition)
+    columns = ["error_code", "first_seen_at", "id"]
+    op.create_index(name, "dead_letters", columns, sqlite_where=where, postgresql_where=where)
 
 
 def _syncs() -> None:
