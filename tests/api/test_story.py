@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import httpx
 import pytest
-from api_desk import SYNC, Desk, Stack, build_desk, client, eventually, listening, stack_of
+from api_desk import ROOT, SYNC, Stack, build_desk, client, eventually, listening, stack_of
 
 from dagster_retl.model.ids import DEAD_LETTER_PREFIX, RUN_PREFIX, SYNC_PREFIX
 
@@ -35,6 +39,12 @@ def sync_id(api: httpx.Client) -> str:
     created = api.post("/syncs", json=SYNC)
     assert created.status_code == 201, created.text
     return str(created.json()["data"]["id"])
+
+
+@pytest.fixture(scope="module")
+def delivered(api: httpx.Client, sync_id: str) -> Any:
+    """The example after its first run."""
+    return run(api, sync_id)
 
 
 def attributes(response: httpx.Response, status: int = 200) -> Any:
@@ -122,13 +132,12 @@ def test_a_run_goes_from_queued_to_succeeded_with_its_rows_counted(
     assert {"key": "retl/sync", "value": NAME} in tags["tags"]
 
 
-def test_list_sync_runs(api: httpx.Client, sync_id: str) -> None:
-    run(api, sync_id)
+def test_list_sync_runs(api: httpx.Client, sync_id: str, delivered: Any) -> None:
     document = api.get("/runs", params={"sync_id": sync_id, "status": "succeeded"}).json()
     assert document["meta"]["page"]["limit"] == 50
     newest = document["data"][0]
     assert newest["type"] == "reverse_etl_run"
-    assert newest["attributes"]["sync_id"] == sync_id
+    assert newest["attributes"]["sync_id"] == sync_id == delivered["sync_id"]
     assert api.get("/runs", params={"status": "failed"}).json()["data"] == []
 
 
@@ -143,8 +152,8 @@ def test_several_syncs_run_with_one_request(api: httpx.Client, sync_id: str) -> 
         assert (done["status"], done["full_refresh"], done["rows_read"]) == ("succeeded", True, 3)
 
 
+@pytest.mark.usefixtures("delivered")
 def test_dead_letters_are_listed_counted_and_replayed(api: httpx.Client, stack: Stack, sync_id: str) -> None:
-    run(api, sync_id)
     letters = api.get("/dlq", params={"sync_id": sync_id}).json()
     assert letters["meta"]["page"] == {"limit": 50, "cursor": None}
     [letter] = letters["data"]
@@ -175,8 +184,8 @@ def test_dead_letters_are_listed_counted_and_replayed(api: httpx.Client, stack: 
     assert (again["resolved_ids"], again["replay_run_id"]) == ([], None)
 
 
+@pytest.mark.usefixtures("delivered")
 def test_a_plan_tells_what_a_run_would_write_and_masks_values(api: httpx.Client, stack: Stack, sync_id: str) -> None:
-    run(api, sync_id)
     stack.desk.sql("UPDATE analytics.dim_crm_account SET name = 'planned' WHERE account_id = 'acc_0'")
     before = len(stack.desk.destination.applied)
     response = api.post(f"/syncs/{sync_id}/plan")
@@ -189,8 +198,8 @@ def test_a_plan_tells_what_a_run_would_write_and_masks_values(api: httpx.Client,
     assert len(stack.desk.destination.applied) == before
 
 
+@pytest.mark.usefixtures("delivered")
 def test_update_sync(api: httpx.Client, stack: Stack, sync_id: str) -> None:
-    run(api, sync_id)
     schedule = {"type": "cron", "expression": "0 */2 * * *", "timezone": "UTC"}
     response = api.put(f"/syncs/{sync_id}", json={"schedule": schedule})
     assert attributes(response)["schedule"] == schedule
@@ -333,7 +342,18 @@ def test_syncs_of_the_file_run_and_toggle_but_do_not_change(stack: Stack, api: h
     assert attributes(api.post("/sync/toggle", json={"syncId": own["id"], "enabled": True}))["enabled"] is True
 
 
-def test_the_docs_page_asks_nobody_else(stack: Stack, desk: Desk) -> None:
+def test_the_program_of_the_page_runs(stack: Stack, api: httpx.Client, sync_id: str) -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    [program] = re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    variables = {"RETL_API_URL": stack.api, "RETL_API_KEY": stack.key}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **variables}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"succeeded \d+ rows written", done.stdout), done.stdout
+
+
+def test_the_docs_page_asks_nobody_else(stack: Stack) -> None:
     with client(stack.api) as anybody:
         page = anybody.get("/docs").text
         addresses = [part.split('"')[0] for mark in ('src="', 'href="') for part in page.split(mark)[1:]]

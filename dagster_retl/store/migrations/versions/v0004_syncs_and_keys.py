@@ -10,20 +10,28 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Add tables and indexes."""
+    """Add tables, and indexes for long lists."""
     _syncs()
     _sync_versions()
     _api_keys()
     _idempotency_keys()
     op.create_index("runs_by_sync_and_status", "runs", ["sync_id", "status", "created_at", "id"])
-    _letters_by_code("dead_letters_open_by_code", "resolved_at IS NULL")
-    _letters_by_code("dead_letters_resolved_by_code", "resolved_at IS NOT NULL")
+    _letters()
 
 
-def _letters_by_code(name: str, condition: str) -> None:
+def _letters() -> None:
+    """Pages of a code and counts of all, each from an index of its own."""
+    op.drop_index("dead_letters_by_code", "dead_letters")
+    op.drop_index("dead_letters_open_by_time", "dead_letters")
+    _letters_by("open_by_time", ["first_seen_at", "id", "error_code"], "resolved_at IS NULL")
+    _letters_by("open_by_code", ["error_code", "first_seen_at", "id"], "resolved_at IS NULL")
+    _letters_by("resolved_by_code", ["error_code", "first_seen_at", "id"], "resolved_at IS NOT NULL")
+    _letters_by("resolved", ["silenced"], "resolved_at IS NOT NULL")
+
+
+def _letters_by(name: str, columns: list[str], condition: str) -> None:
     where = sa.text(condition)
-    columns = ["error_code", "first_seen_at", "id"]
-    op.create_index(name, "dead_letters", columns, sqlite_where=where, postgresql_where=where)
+    op.create_index(f"dead_letters_{name}", "dead_letters", columns, sqlite_where=where, postgresql_where=where)
 
 
 def _syncs() -> None:
