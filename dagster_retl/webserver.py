@@ -16,6 +16,7 @@ from dagster_retl.model.dagster_names import JOB_NAME, PROJECT_TAG, asset_path
 from dagster_retl.model.sync import Sync
 
 _TIMEOUT = 30.0  # seconds; a code server may have to load first
+_GLANCE = 5.0  # seconds; for what somebody waits for and can do without
 
 _WHERE = """query ($key: AssetKeyInput!) {assetNodeOrError(assetKey: $key) {
     ... on AssetNode {repository {name location {name}}}}}"""
@@ -54,13 +55,13 @@ class WebserverError(RetlError):
 class Webserver:
     """A running Dagster webserver. token: sent as bearer, for one behind a proxy that asks for it.
 
-    Safe to share between threads. Every method raises `WebserverError`. timeout: in seconds.
+    Safe to share between threads. Every method raises `WebserverError`.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = _TIMEOUT) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx.Client(timeout=timeout, headers=headers)
+        self._client = httpx.Client(headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +102,7 @@ class Webserver:
 
     def status(self, run_id: str) -> str | None:
         """Dagster's status of a run (QUEUED, STARTED, SUCCESS, …); None: there is no such run."""
-        answer = self._ask(_STATUS, id=run_id)["runOrError"]
+        answer = self._ask(_STATUS, _GLANCE, id=run_id)["runOrError"]
         if answer["__typename"] == "PythonError":
             raise WebserverError(f"Dagster at {self.url}: {answer['message']}")
         status: str | None = answer.get("status")
@@ -140,7 +141,7 @@ class Webserver:
         selector = self._schedule(sync)
         if selector is None:
             return None
-        state = self._ask(_SCHEDULE, selector=selector)["scheduleOrError"].get("scheduleState")
+        state = self._ask(_SCHEDULE, _GLANCE, selector=selector)["scheduleOrError"].get("scheduleState")
         return None if state is None else str(state["status"])
 
     def start_schedule(self, sync: Sync) -> None:
@@ -155,9 +156,8 @@ class Webserver:
             )
 
     def _repository(self, sync: Sync) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = self._ask(_WHERE, key={"path": asset_path(sync)})["assetNodeOrError"].get(
-            "repository"
-        )
+        node = self._ask(_WHERE, _GLANCE, key={"path": asset_path(sync)})["assetNodeOrError"]
+        found: dict[str, Any] | None = node.get("repository")
         return found
 
     def _schedule(self, sync: Sync) -> dict[str, str] | None:
@@ -179,9 +179,10 @@ class Webserver:
         failed = [entry["name"] for entry in entries if _is_broken(entry)]
         return holding or failed
 
-    def _ask(self, query: str, **variables: object) -> dict[str, Any]:
+    def _ask(self, query: str, timeout: float = _TIMEOUT, /, **variables: object) -> dict[str, Any]:
+        asked = {"query": query, "variables": variables}
         try:
-            response = self._client.post(f"{self.url}/graphql", json={"query": query, "variables": variables})
+            response = self._client.post(f"{self.url}/graphql", json=asked, timeout=timeout)
             response.raise_for_status()
             answer: dict[str, Any] = response.json()
         except (httpx.HTTPError, ValueError) as error:

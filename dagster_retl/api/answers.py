@@ -17,7 +17,7 @@ class Answer(Response):
     media_type = "application/json"
 
     def __init__(self, document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(orjson.dumps(document, default=str), status, dict(headers or {}))
+        super().__init__(orjson.dumps(document, default=str), status, {"Cache-Control": "no-store", **(headers or {})})
 
 
 def one(

@@ -38,10 +38,11 @@ class Known(Generic[T]):
 
 
 class DiscoveryCache:
-    """Asks destinations, and remembers. Safe for threads."""
+    """Asks destinations, and remembers. Safe for threads. kept: seconds that objects and fields are good for."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, kept: float = KEPT) -> None:
         self._service = service
+        self._kept = kept
         self._lock = threading.Lock()
         self._found: dict[Hashable, tuple[float, Known[Any]]] = {}
         self._asking: dict[str, Future[str]] = {}
@@ -84,7 +85,7 @@ class DiscoveryCache:
         return status
 
     def _remembered(self, key: Hashable, ask: Callable[[], T]) -> Known[T]:
-        fresh = self._fresh(key, KEPT)
+        fresh = self._fresh(key, self._kept)
         if fresh is not None:
             return cast("Known[T]", fresh)
         try:

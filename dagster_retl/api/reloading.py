@@ -20,6 +20,7 @@ class Reloader:
         self._reloading = threading.Lock()
         self._changes = 0
         self._seen = 0
+        self._well = True
 
     def reload(self) -> bool:
         """Whether Dagster knows, when this returns, what changed before it was called."""
@@ -27,14 +28,18 @@ class Reloader:
             self._changes += 1
             mine = self._changes
         with self._reloading:
-            if self._seen >= mine:
-                return True
-            with self._counting:
-                begun = self._changes
-            try:
-                self._webserver.reload(self._project)
-            except WebserverError as error:
-                _LOG.warning("definitions are stale: %s", error)
-                return False
-            self._seen = begun
-        return True
+            if self._seen < mine:
+                self._reload()
+            return self._well
+
+    def _reload(self) -> None:
+        with self._counting:
+            begun = self._changes
+        try:
+            self._webserver.reload(self._project)
+        except WebserverError as error:
+            _LOG.warning("definitions are stale: %s", error)
+            self._well = False
+        else:
+            self._well = True
+        self._seen = begun

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -15,11 +19,15 @@ from hypothesis import strategies as st
 
 from dagster_retl.api.app import create_app
 from dagster_retl.api.bodies import in_snake_case, snake, tidy_query
+from dagster_retl.api.discovery import DiscoveryCache
 from dagster_retl.api.limits import RateLimiter
 from dagster_retl.api.openapi import openapi_of
 from dagster_retl.api.problems import ApiError
 from dagster_retl.api.reloading import Reloader
+from dagster_retl.api.statistics import Statistics
+from dagster_retl.errors import DestinationError
 from dagster_retl.model.project import Project
+from dagster_retl.service import Service
 from dagster_retl.testing import LoopbackServer
 from dagster_retl.testing.server import Received, Reply
 from dagster_retl.webserver import Webserver
@@ -166,6 +174,50 @@ def test_a_location_that_does_not_load_leaves_definitions_stale() -> None:
     }
     with graphql(answers, []) as server, Webserver(server.url) as webserver:
         assert not Reloader(webserver, "p").reload()
+
+
+def test_what_a_destination_said_is_good_until_it_answers_again(tmp_path: Path) -> None:
+    database = tmp_path / "ops.sqlite"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE accounts (id INTEGER PRIMARY KEY, name TEXT NOT NULL)")
+    destination = {"connector": "sql", "config": {"url": f"sqlite:///{database}"}}
+    project = Project(base=tmp_path, warehouses={}, destinations={"ops": destination}, syncs=[])
+    with Service(project) as service:
+        forgetful, remembering = DiscoveryCache(service, kept=0), DiscoveryCache(service)
+        caches = (forgetful, remembering)
+        for cache in caches:
+            known = cache.objects("ops")
+            assert ([info.api_name for info in known.value], known.stale) == (["accounts"], False)
+            assert [info.name for info in cache.fields("ops", "accounts").value] == ["id", "name"]
+        database.write_bytes(b"no database, but long enough to be taken for one " * 100)
+        known = forgetful.objects("ops")
+        assert ([info.api_name for info in known.value], known.stale) == (["accounts"], True)
+        assert not remembering.objects("ops").stale
+        assert forgetful.fields("ops", "accounts").stale
+        with pytest.raises(DestinationError):
+            forgetful.fields("ops", "contacts")
+        assert forgetful.statuses(["ops"]) == {"ops": "error"}
+        for cache in caches:
+            cache.close()
+
+
+def test_only_what_took_long_to_count_is_given_again(tmp_path: Path) -> None:
+    project = Project(base=tmp_path, warehouses={}, destinations={}, syncs=[])
+    everything = (None, None, None)
+    with Service(project) as service:
+        quick = Statistics(service, clock=lambda: 0.0)
+        assert quick.of(everything).computed_at < quick.of(everything).computed_at
+        ticks = itertools.count()
+        slow = Statistics(service, clock=lambda: float(next(ticks)))  # each look at the clock takes a second
+        first = slow.of(everything)
+        assert slow.of(everything) == first
+        assert slow.of(("another sync", None, None)) != first
+        slow.forget()
+        counted_anew = slow.of(everything)
+        assert counted_anew.computed_at > first.computed_at
+        for _ in range(12):
+            next(ticks)
+        assert slow.of(everything).computed_at > counted_anew.computed_at
 
 
 def test_the_document_describes_everything(tmp_path: Any) -> None:
