@@ -6,20 +6,32 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from dagster_retl.model.dagster_names import (
+    DESTINATION_TAG,
+    JOB_NAME,
+    KEY_PREFIX,
+    MODE_TAG,
+    PROJECT_TAG,
+    SYNC_TAG,
+    TRIGGER_TAG,
+    asset_path,
+    run_tags,
+)
 from dagster_retl.model.sync import Sync
 from dagster_retl.service import Service
 
-JOB_NAME = "retl_syncs"
-"""The one job of all syncs without partitions."""
-
-KEY_PREFIX = "retl"
-"""First part of every sync's asset key."""
-
-SYNC_TAG = "retl/sync"
-DESTINATION_TAG = "retl/destination"
-MODE_TAG = "retl/mode"
-TRIGGER_TAG = "retl/trigger"
-"""Run tag: who asked for the run (cli, api, replay, …)."""
+__all__ = [
+    "DESTINATION_TAG",
+    "JOB_NAME",
+    "KEY_PREFIX",
+    "MODE_TAG",
+    "PROJECT_TAG",
+    "SYNC_TAG",
+    "TRIGGER_TAG",
+    "ServiceFactory",
+    "asset_key",
+    "run_tags",
+]
 
 ServiceFactory = Callable[[], Service]
 """Opens the project's service; whoever asks closes it. Called in ops, sensors and ticks only, never while loading."""
@@ -27,9 +39,4 @@ ServiceFactory = Callable[[], Service]
 
 def asset_key(sync: Sync) -> dg.AssetKey:
     """`retl/<slug>`."""
-    return dg.AssetKey([KEY_PREFIX, sync.slug])
-
-
-def run_tags(sync: Sync) -> dict[str, str]:
-    """Tags of the Dagster runs that are launched for a sync."""
-    return {SYNC_TAG: sync.slug, DESTINATION_TAG: sync.destination_id, MODE_TAG: sync.sync_mode.value}
+    return dg.AssetKey(asset_path(sync))

@@ -64,7 +64,7 @@ class _Tick:
     def __init__(self, service: Service, links: Links) -> None:
         store = service.store
         self._service = service
-        self._project = service.project
+        self._project = service.project.model_copy(update={"syncs": tuple(service.definitions())})
         self._links = links
         self._memory = Memory(store.notices, service.project.project)
         self._said = self._memory.all()
