@@ -12,6 +12,7 @@ A row's failure is a value (`Fault`, in `model.rows`); a run's failure is an exc
     ├── LeaseHeldError         another run of this sync is alive
     ├── LeaseLostError         this run no longer owns its sync
     ├── CancelledError         somebody stopped the run
+    ├── ConflictError          a name that is taken, a sync that a file owns, a run that is under way
     └── NotFoundError          no sync, run, destination or dead letter of that name
 """
 
@@ -204,6 +205,20 @@ class CancelledError(RetlError):
     """The run was asked to stop and did so at a batch boundary."""
 
     code = ErrorCode.CANCELLED
+
+
+class ConflictError(RetlError):
+    """What is asked does not go with how things stand; `subject`: the id of what is in the way."""
+
+    code = ErrorCode.CONFLICT
+
+    def __init__(self, message: str, *, subject: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.subject = subject
+
+
+class VersionMismatchError(ConflictError):
+    """The sync was changed since the version that this is a change of."""
 
 
 class NotFoundError(RetlError):

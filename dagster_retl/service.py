@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pydantic import ValidationError
+from sqlalchemy import Connection
 
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.connectors.registry import connector_class
@@ -30,7 +31,7 @@ from dagster_retl.engine.plan_record import planned_counters
 from dagster_retl.engine.run import Report, execute, preview
 from dagster_retl.engine.sealing import Sealer
 from dagster_retl.engine.sync_run import SyncRun
-from dagster_retl.errors import ConfigurationError, RetlError
+from dagster_retl.errors import ConfigurationError, ConflictError, RetlError
 from dagster_retl.model.project import Destination, EngineSettings, Project, Warehouse
 from dagster_retl.model.redactor import Redactor
 from dagster_retl.model.rows import Account, Counters, FieldInfo, ObjectInfo
@@ -42,6 +43,9 @@ from dagster_retl.sources.open import open_source
 from dagster_retl.sources.query import asset_of, resolve_query
 from dagster_retl.store.state import State
 from dagster_retl.store.store import Store
+from dagster_retl.syncs.catalog import Catalog
+from dagster_retl.syncs.editing import Editor
+from dagster_retl.syncs.next_run import NextRun, next_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,30 +109,60 @@ class Service:
     # Syncs
 
     def syncs(self) -> list[SyncView]:
-        """All syncs of the project, in its order."""
+        """All syncs: those of the project's file in its order, then those of the store."""
         enabled = self.store.states.all()
-        return [self._view(sync, enabled.get(sync.id)) for sync in self.project.syncs]
+        return [self._view(sync, enabled.get(sync.id)) for sync in self.definitions()]
+
+    @property
+    def catalog(self) -> Catalog:
+        """Where syncs are looked up."""
+        return Catalog(self.project, self.store)
+
+    @property
+    def editor(self) -> Editor:
+        """What changes the syncs of the store."""
+        return Editor(self.project, self.store, self.connector, self.source)
+
+    def definitions(self) -> list[Sync]:
+        """The syncs of the file and of the store, as they are now."""
+        return self.catalog.syncs()
+
+    def find(self, reference: str) -> Sync:
+        """A sync by id, slug or name. Raises `NotFoundError`."""
+        return self.catalog.find(reference)
 
     def sync(self, reference: str) -> SyncView:
         """A sync by name, slug or id. Raises `NotFoundError`."""
-        sync = self.project.sync(reference)
+        sync = self.find(reference)
         return self._view(sync, self.store.states.enabled(sync.id))
 
     def is_enabled(self, sync: Sync) -> bool:
-        """What people decided in the store, or else what the file says."""
+        """What people decided in the store, or else what the file says. A deleted sync is disabled."""
         decided = self.store.states.enabled(sync.id)
         return sync.enabled if decided is None else decided
 
-    def running(self, sync: Sync) -> str | None:
+    def running(self, sync: Sync, conn: Connection | None = None) -> str | None:
         """The id of the run that holds the sync's lease, if its process is alive."""
-        holder = self.store.leases.holder(sync.id)
-        return None if holder is None or holder.dead(self.store.now()) else holder.run_id
+        holder = self.store.leases.holder(sync.id, conn)
+        return None if holder is None or holder.dead(self.store.now(conn)) else holder.run_id
 
     def set_enabled(self, reference: str, enabled: bool, *, actor: str) -> SyncView:
         """Enable or disable a sync's schedule. A running run goes on."""
-        sync = self.project.sync(reference)
+        sync = self.find(reference)
         self.store.states.set_enabled(sync.id, sync.project, sync.slug, enabled, actor)
         return self.sync(sync.id)
+
+    def next_run(self, sync: Sync) -> NextRun:
+        """What the sync's next run will do, as far as that is known without reading anything."""
+        connector = self.connector(self.project.destination(sync.destination_id))
+        try:
+            return next_run(sync, connector, self.store.snapshots.pointer(sync.id))
+        finally:
+            connector.close()
+
+    def purge(self, sync_id: str, *, actor: str) -> int:
+        """Delete all that is left of a sync that is gone; see `Editor.purge`."""
+        return self.editor.purge(sync_id, self.state, actor=actor)
 
     def _view(self, sync: Sync, decided: bool | None) -> SyncView:
         runs = self.store.runs.list(sync.id, limit=1)
@@ -216,7 +250,7 @@ class Service:
                 yield self._check_warehouse(warehouse)
         for destination in self.project.destinations.values():
             yield self._check_destination(destination, offline=offline)
-        for sync in self.project.syncs:
+        for sync in self.definitions():
             yield self._check_sync(sync)
 
     def _check_warehouse(self, warehouse: Warehouse) -> Finding:
@@ -272,7 +306,7 @@ class Service:
 
     def plan(self, reference: str, options: RunOptions | None = None) -> Plan:
         """What a run would write. Writes nothing, leaves no trace."""
-        with self._prepared(self.project.sync(reference), options or RunOptions(), "") as run:
+        with self._prepared(self.find(reference), options or RunOptions(), "") as run:
             return preview(run)
 
     def explain(self, reference: str, key: Mapping[str, Any], *, offline: bool = False) -> Explanation:
@@ -280,7 +314,7 @@ class Service:
 
         Raises `ConfigurationError` when they are no key of the sync.
         """
-        sync = self.project.sync(reference)
+        sync = self.find(reference)
         connector = self.connector(self.project.destination(sync.destination_id))
         try:
             told = explain_row(self.store, self.state, self._engine, sync, connector, key)
@@ -301,7 +335,7 @@ class Service:
         Ends with the store's file written anew, so that nothing of them is left in it. When it
         raises, or dies, call it again: it goes on where it was.
         """
-        done = [self._forget(self.project.sync(name), key, actor, force=force) for name, key in keys.items()]
+        done = [self._forget(self.find(name), key, actor, force=force) for name, key in keys.items()]
         if not self.store.compact():
             raise RetlError(
                 "traces of the key may be left in the free space of the store's file: somebody was reading it",
@@ -321,8 +355,41 @@ class Service:
 
     def queue(self, reference: str, options: RunOptions | None = None, *, trigger: str = "manual") -> Run:
         """Register a run before it is launched."""
-        sync = self.project.sync(reference)
+        sync = self.find(reference)
         return self.store.runs.create(sync.id, sync.slug, self._effective(options), trigger=trigger)
+
+    def queue_all(self, asked: Mapping[str, RunOptions], *, trigger: str, actor: str) -> list[Run]:
+        """Register a run for each of these syncs (by id), or for none of them.
+
+        The dead letters that a run is to send again are marked as being replayed. Raises `NotFoundError`, and
+        `ConflictError` when a sync is disabled or a run of it is queued or under way.
+        """
+        syncs = {sync_id: self.find(sync_id) for sync_id in asked}
+        for sync in syncs.values():
+            if not self.is_enabled(sync):
+                raise ConflictError(f"sync {sync.name!r} is disabled", hint="Enable it first.", subject=sync.id)
+        with self.store.begin() as conn:
+            for sync_id in sorted(syncs):  # always in one order: nobody waits for one that waits for him
+                self._refuse_unless_idle(conn, syncs[sync_id])
+            return [self._queue(conn, syncs[sync_id], asked[sync_id], trigger, actor) for sync_id in asked]
+
+    def _refuse_unless_idle(self, conn: Connection, sync: Sync) -> None:
+        self.store.leases.lock(conn, sync.id)
+        self.catalog.require_live(conn, sync.id)
+        for run in self.store.runs.unfinished(conn, sync.id):
+            if run.status is RunStatus.QUEUED or self.running(sync, conn) == run.id:
+                raise ConflictError(
+                    f"sync {sync.name!r} has a run that is {run.status.value}: {run.id}",
+                    hint="Wait for it, or cancel it.",
+                    subject=run.id,
+                )
+
+    def _queue(self, conn: Connection, sync: Sync, options: RunOptions, trigger: str, actor: str) -> Run:
+        run = self.store.runs.create(sync.id, sync.slug, self._effective(options), trigger=trigger, conn=conn)
+        if options.replay:
+            self.store.dead_letters.mark_replaying(conn, options.replay, run.id, actor)
+        self.store.audit.add(conn, actor, "run.start", run.id, sync.slug)
+        return run
 
     def run(
         self,
@@ -345,7 +412,7 @@ class Service:
         on_phase: called in this thread as the run enters each of its phases. frame: the DataFrame that
         a sync with an `asset:` query reads.
         """
-        sync = self.project.sync(reference)
+        sync = self.find(reference)
         chosen = self._effective(options)
         run = self._registered(sync, chosen, run_id, trigger, dagster_run_id, dagster_step)
         try:
@@ -368,7 +435,7 @@ class Service:
 
     def runs(self, reference: str | None = None, status: RunStatus | None = None, *, limit: int = 50) -> list[Run]:
         """Runs, newest first."""
-        sync_id = self.project.sync(reference).id if reference else None
+        sync_id = self.find(reference).id if reference else None
         return self.store.runs.list(sync_id, status, limit=limit)
 
     def _effective(self, options: RunOptions | None) -> RunOptions:
@@ -469,7 +536,7 @@ class Service:
 
     def clean(self, reference: str | None = None) -> list[Cleaned]:
         """Delete what `retention` keeps no longer, of one sync or of all. Runs do so as well, in small portions."""
-        syncs = [self.project.sync(reference)] if reference else self.project.syncs
+        syncs = [self.find(reference)] if reference else self.definitions()
         return [clean(self.store, self.state, sync.id, self.project.retention, at_once=True) for sync in syncs]
 
     # Dead letters
@@ -484,7 +551,7 @@ class Service:
         limit: int = 50,
     ) -> list[DeadLetter]:
         """Dead letters, newest first."""
-        sync_id = self.project.sync(reference).id if reference else None
+        sync_id = self.find(reference).id if reference else None
         return self.store.dead_letters.list(
             sync_id, resolved=resolved, run_id=run_id, error_code=error_code, limit=limit
         )
@@ -512,7 +579,7 @@ class Service:
 
     def dead_letter_stats(self, reference: str | None = None) -> DeadLetterStats:
         """Open and resolved dead letters, and why the open ones failed."""
-        return self.store.dead_letters.stats(self.project.sync(reference).id if reference else None)
+        return self.store.dead_letters.stats(self.find(reference).id if reference else None)
 
     def resolve(self, entry_ids: Sequence[str], resolution: str, *, actor: str) -> list[str]:
         """Close dead letters; returns the ids that were open. See `store.dead_letters` for what a resolution does."""

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
-from dagster_retl.cli import dlq, explain, forget, runs, store, syncs, up
+from dagster_retl.cli import api_keys, dlq, explain, forget, runs, store, syncs, up
+from dagster_retl.cli.api import api
 from dagster_retl.cli.app import App
+from dagster_retl.cli.audit import audit
 from dagster_retl.cli.baseline import baseline
 from dagster_retl.cli.demo import demo as demo_command
 from dagster_retl.cli.project import check, connectors, init, schema
@@ -47,6 +49,9 @@ for _command in (
     dlq.dlq,
     explain.explain,
     forget.forget,
+    api_keys.keys,
+    audit,
+    api,
     up.up,
     connectors,
     schema,

@@ -24,7 +24,7 @@ def baseline(session: Session, /, sync: str, **chosen: Any) -> int:
     For a destination that holds them already, because another tool wrote them: from now on, changes are sent.
     """
     project = session.project()
-    definition = project.sync(sync)
+    definition = session.definition(project, sync)
     done = launch(session, project, definition.slug, options.build_baseline(chosen))
     if session.json:
         output.document(run_document(done))

@@ -52,7 +52,7 @@ def list_letters(
             error_code=code,
             limit=limit,
         )
-        names = {each.id: each.slug for each in service.project.syncs}
+        names = {each.id: each.slug for each in service.definitions()}
     if session.json:
         output.document([letter_document(letter) for letter in letters])
     elif letters:
@@ -71,7 +71,7 @@ def show(session: Session, entry: str, with_payload: bool) -> None:
     with session.service() as service:
         letter = service.dead_letter(with_prefix(entry, DEAD_LETTER_PREFIX))
         payload = service.payload(letter.id) if with_payload else None
-        names = {each.id: each.slug for each in service.project.syncs}
+        names = {each.id: each.slug for each in service.definitions()}
     if session.json:
         decrypted = {"payload": None if payload is None else json.loads(payload)} if with_payload else {}
         output.document(letter_document(letter) | decrypted)
@@ -239,7 +239,7 @@ def _ids(entries: Sequence[str]) -> list[str]:
 
 def _open(service: Service, sync: str | None) -> list[str]:
     """The open dead letters of a sync, or of all syncs that the project still has."""
-    syncs = {each.id for each in service.project.syncs}
+    syncs = {each.id for each in service.definitions()}
     return [letter.id for letter in service.dead_letters(sync, limit=_MOST) if letter.sync_id in syncs]
 
 

@@ -3,65 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
-from typing import Any
 
-from dagster_retl.cli.output import error_document
-from dagster_retl.cli.words import rfc3339
+from dagster_retl.documents import (
+    Document,
+    counters_document,
+    error_document,
+    letter_document,
+    plan_document,
+    rfc3339,
+    run_document,
+    stats_document,
+    with_times,
+)
 from dagster_retl.engine.explain import Explanation, Now
 from dagster_retl.engine.forget import Forgotten
-from dagster_retl.engine.plan import Plan, PlannedRow
-from dagster_retl.model.rows import Counters
-from dagster_retl.model.runs import DeadLetter, DeadLetterStats, Run
-from dagster_retl.model.sync import Sync
 from dagster_retl.service import Finding, SyncView
 
-_NOT_ROWS = frozenset({"retries", "requests", "bytes_sent", "dead_letters_opened", "dead_letters_resolved"})
-
-Document = dict[str, Any]
-
-
-def counters_document(counters: Counters) -> Document:
-    """`rows_read`, `rows_written`, …; what does not count rows keeps its name."""
-    return {name if name in _NOT_ROWS else f"rows_{name}": number for name, number in asdict(counters).items()}
-
-
-def run_document(run: Run) -> Document:
-    """A run's attributes and its id."""
-    failure = {"code": run.error_code, "message": run.error_message, "guard": run.guard}
-    return {
-        "id": run.id,
-        "sync_id": run.sync_id,
-        "sync_name": run.sync_name,
-        "status": run.status.value,
-        **counters_document(run.counters),
-        "created_at": rfc3339(run.created_at),
-        "started_at": rfc3339(run.started_at),
-        "finished_at": rfc3339(run.finished_at),
-        "duration_s": run.duration_s,
-        "full_refresh": run.full_refresh,
-        "dry_run": run.dry_run,
-        "baseline": bool(run.options.get("baseline")),
-        "trigger": run.trigger,
-        "dagster_run_id": run.dagster_run_id,
-        "error": failure if run.error_code else None,
-        "warnings": list(run.warnings),
-    }
-
-
-def letter_document(letter: DeadLetter) -> Document:
-    """A dead letter's attributes and its id."""
-    return {**_with_times(asdict(letter)), "resolved": letter.resolved}
-
-
-def stats_document(stats: DeadLetterStats) -> Document:
-    """How many dead letters, and why."""
-    return {
-        "open_count": stats.open_count,
-        "resolved_count": stats.resolved_count,
-        "by_error_code": dict(stats.by_error_code),
-        "computed_at": rfc3339(stats.computed_at),
-    }
+__all__ = [
+    "counters_document",
+    "explanation_document",
+    "finding_document",
+    "forgotten_document",
+    "letter_document",
+    "plan_document",
+    "run_document",
+    "stats_document",
+    "sync_document",
+]
 
 
 def sync_document(view: SyncView) -> Document:
@@ -77,37 +45,6 @@ def sync_document(view: SyncView) -> Document:
     }
 
 
-def plan_document(sync: Sync, plan: Plan) -> Document:
-    """What a run would do."""
-    totals = plan.totals
-    return {
-        "sync_id": sync.id,
-        "sync_name": sync.slug,
-        "reason": plan.reason,
-        "rows_read": totals.read,
-        "rows_added": totals.added,
-        "rows_changed": totals.changed,
-        "rows_sent": totals.send,
-        "rows_unchanged": totals.unchanged,
-        "rows_failed": totals.rows_failed,
-        "rows_skipped": totals.rows_skipped,
-        "rows_removed": totals.removed,
-        "rows_deleted": totals.removals_sent,
-        "failed": totals.failed,
-        "skipped": totals.skipped,
-        "removals_held": totals.removals_held,
-        "samples": [_sample_document(row) for row in plan.samples],
-        "failing": [asdict(row) for row in plan.failing],
-        "guards": [{**error_document(guard), "guard": guard.guard} for guard in plan.guards],
-        "warnings": list(plan.warnings),
-    }
-
-
-def _sample_document(row: PlannedRow) -> Document:
-    document: Document = {"change": row.change, "record_keys": row.record_keys, "values": row.values}
-    return document if row.present is None else {**document, "present": row.present}
-
-
 def explanation_document(told: Explanation) -> Document:
     """All that is known of a row."""
     return {
@@ -116,14 +53,14 @@ def explanation_document(told: Explanation) -> Document:
         "key": told.key,
         "record_keys": dict(told.record_keys),
         "now": None if told.now is None else _now_document(told.now),
-        "snapshot": None if told.delivered is None else _with_times(asdict(told.delivered)),
-        "attempts": [_with_times(asdict(attempt)) for attempt in told.attempts],
+        "snapshot": None if told.delivered is None else with_times(asdict(told.delivered)),
+        "attempts": [with_times(asdict(attempt)) for attempt in told.attempts],
         "dead_letters": [
             {**letter_document(letter), "parked": told.parked(letter), "silences": told.silences(letter)}
             for letter in told.letters
         ],
-        "suspects": [_with_times(asdict(each)) for each in told.suspects],
-        "decisions": [_with_times(asdict(each)) for each in told.decisions],
+        "suspects": [with_times(asdict(each)) for each in told.suspects],
+        "decisions": [with_times(asdict(each)) for each in told.decisions],
         "history_kept_since": rfc3339(told.kept_since),
         "missing": list(told.missing),
     }
@@ -146,10 +83,6 @@ def _now_document(now: Now) -> Document:
         "warnings": list(now.warnings),
         "error": None if now.error is None else error_document(now.error),
     }
-
-
-def _with_times(attributes: Document) -> Document:
-    return {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in attributes.items()}
 
 
 def finding_document(finding: Finding) -> Document:

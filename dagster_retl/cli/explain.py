@@ -60,7 +60,7 @@ class _Entry(NamedTuple):
 def explain(session: Session, sync: str, key: str, offline: bool) -> None:
     """All that is known of one row of SYNC: its KEY, or `field=value,field=value`."""
     with session.service() as service:
-        definition = service.project.sync(sync)
+        definition = service.find(sync)
         told = service.explain(definition.id, parse_key(key, definition.key_fields, hint="KEY"), offline=offline)
     if session.json:
         output.document(explanation_document(told))

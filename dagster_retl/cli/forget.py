@@ -13,8 +13,8 @@ from dagster_retl.cli.documents import forgotten_document
 from dagster_retl.cli.keys import parse_key
 from dagster_retl.cli.session import Session, actor
 from dagster_retl.engine.forget import Forgotten
-from dagster_retl.model.project import Project
 from dagster_retl.model.sync import Sync
+from dagster_retl.service import Service
 
 _WARNING = (
     "The key goes from dead letters, history, snapshots and messages, for good. Nothing is deleted in the warehouse or "
@@ -32,9 +32,9 @@ _WARNING = (
 def forget(session: Session, key: str, chosen: tuple[str, ...], force: bool, yes: bool) -> None:
     """Erase KEY (or `field=value,field=value`) from everything that is kept about syncs, here all those it fits."""
     with session.service() as service:
-        keys, others = _keys(service.project, key, chosen)
+        keys, others = _keys(service, key, chosen)
         if not yes:
-            _confirm(session, service.project, keys)
+            _confirm(session, service, keys)
         done = service.forget(keys, actor=actor(), force=force)
     if session.json:
         output.document([forgotten_document(each) for each in done])
@@ -42,14 +42,14 @@ def forget(session: Session, key: str, chosen: tuple[str, ...], force: bool, yes
         _show(session, done, others)
 
 
-def _keys(project: Project, key: str, chosen: Sequence[str]) -> tuple[Mapping[str, Mapping[str, str]], list[Sync]]:
+def _keys(service: Service, key: str, chosen: Sequence[str]) -> tuple[Mapping[str, Mapping[str, str]], list[Sync]]:
     """The key in each sync that it fits, by the sync's id; and the syncs that have other key fields."""
     if chosen:
-        syncs = [project.sync(name) for name in chosen]
+        syncs = [service.find(name) for name in chosen]
         return {sync.id: parse_key(key, sync.key_fields, hint="KEY") for sync in syncs}, []
     keys: dict[str, Mapping[str, str]] = {}
     others: list[Sync] = []
-    for sync in project.syncs:
+    for sync in service.definitions():
         try:
             keys[sync.id] = parse_key(key, sync.key_fields, hint="KEY")
         except click.BadParameter:
@@ -59,11 +59,11 @@ def _keys(project: Project, key: str, chosen: Sequence[str]) -> tuple[Mapping[st
     return keys, others
 
 
-def _confirm(session: Session, project: Project, keys: Mapping[str, Mapping[str, str]]) -> None:
+def _confirm(session: Session, service: Service, keys: Mapping[str, Mapping[str, str]]) -> None:
     if session.json:
         raise click.UsageError("with --json nobody can be asked: say --yes")
     for sync_id, record_keys in keys.items():
-        session.err.print(Text.assemble("  ", words.name(project.sync(sync_id).slug), "  ", words.key(record_keys)))
+        session.err.print(Text.assemble("  ", words.name(service.find(sync_id).slug), "  ", words.key(record_keys)))
     session.err.print(Text(_WARNING))
     click.confirm("Forget it?", abort=True, err=True)
 

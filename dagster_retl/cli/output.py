@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_retl.cli.session import Session
+from dagster_retl.documents import error_document
 from dagster_retl.errors import RetlError
 
 Part = str | Text | tuple[str, str]
@@ -101,11 +102,6 @@ def usage_error(session: Session, problem: click.ClickException) -> None:
         document({"error": {"code": "USAGE", "message": problem.format_message(), "hint": where}})
         return
     _tell(session, problem.format_message(), where)
-
-
-def error_document(problem: RetlError) -> dict[str, Any]:
-    """An error as the JSON document says it."""
-    return {"code": problem.code.value, "message": problem.message, "hint": problem.hint}
 
 
 def _tell(session: Session, message: str, advice: str | None) -> None:

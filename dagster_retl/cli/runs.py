@@ -40,7 +40,7 @@ _WHEN_NOT_ZERO = (
 def run(session: Session, /, sync: str, dry_run: bool, **chosen: Any) -> int:
     """Run SYNC (its name or id) now, through the project's Dagster instance."""
     project = session.project()
-    definition = project.sync(sync)
+    definition = session.definition(project, sync)
     done = launch(session, project, definition.slug, options.build(definition, chosen, dry_run=dry_run))
     if session.json:
         output.document(run_document(done))

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
+from dagster_retl.model.sync import Sync
 from dagster_retl.service import Service
 
 PROJECT_FILE = "retl.yaml"
@@ -61,6 +62,11 @@ class Session:
         """The project's service, closed at the end of the block."""
         with Service(project or self.project()) as service:
             yield service
+
+    def definition(self, project: Project, reference: str) -> Sync:
+        """A sync of the project's file or store. Raises `NotFoundError`."""
+        with self.service(project) as service:
+            return service.find(reference)
 
 
 def actor() -> str:

@@ -19,7 +19,7 @@ def clean(session: Session, sync: str | None) -> None:
     """Delete what `retention` keeps no longer, of all syncs or of SYNC. Runs do so as well, in small portions."""
     with session.service() as service:
         done = service.clean(sync)
-        names = {each.id: each.slug for each in service.project.syncs}
+        names = {each.id: each.slug for each in service.definitions()}
     if session.json:
         output.document([{**asdict(each), "sync_name": names[each.sync_id]} for each in done])
         return

@@ -13,6 +13,7 @@ from dagster_retl.cli import options, output, words
 from dagster_retl.cli.app import CommandGroup, JsonCommand
 from dagster_retl.cli.documents import plan_document, sync_document
 from dagster_retl.cli.session import Session, actor
+from dagster_retl.cli.stored import export, history, list_retired, purge
 from dagster_retl.engine.plan import Plan
 from dagster_retl.model.sync import FieldMapping, Schedule, Sync
 from dagster_retl.service import SyncView
@@ -26,9 +27,13 @@ def syncs() -> None:
 
 
 @syncs.command("list")
+@click.option("--retired", is_flag=True, help="Those that are gone, and of which something is kept.")
 @click.pass_obj
-def list_syncs(session: Session) -> None:
-    """All syncs of the project."""
+def list_syncs(session: Session, retired: bool) -> None:
+    """All syncs of the project: of its file, and those made through the API."""
+    if retired:
+        list_retired(session)
+        return
     with session.service() as service:
         views = service.syncs()
     if session.json:
@@ -76,6 +81,10 @@ def disable(session: Session, sync: str) -> None:
     _toggle(session, sync, enabled=False)
 
 
+for _command in (history, export, purge):
+    syncs.add_command(_command)
+
+
 @click.command(cls=JsonCommand)
 @click.argument("sync")
 @options.run_options
@@ -83,7 +92,7 @@ def disable(session: Session, sync: str) -> None:
 def plan(session: Session, /, sync: str, **chosen: Any) -> None:
     """What a run of SYNC would write. Writes nothing."""
     with session.service() as service:
-        definition = service.project.sync(sync)
+        definition = service.find(sync)
         found = service.plan(definition.id, options.build(definition, chosen))
     if session.json:
         output.document(plan_document(definition, found))

@@ -1,4 +1,4 @@
-"""`retl up`: Dagster's UI, schedules and sensors for the project."""
+"""`retl up`: Dagster's UI, schedules and sensors for the project, and its API."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from dagster_retl.model.project import Project
 @click.command(cls=JsonCommand)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--ui-port", type=click.IntRange(1, 65_535), default=3000, show_default=True, help="Port of the UI.")
+@click.option("--api-port", type=click.IntRange(1, 65_535), default=3030, show_default=True, help="Port of the API.")
 @click.pass_obj
-def up(session: Session, host: str, ui_port: int) -> None:
-    """Serve Dagster's UI and run schedules, until Ctrl-C. In the demo's project the demo's CRM runs beside."""
+def up(session: Session, host: str, ui_port: int, api_port: int) -> None:
+    """Serve Dagster's UI and the API, and run schedules, until Ctrl-C. The demo's CRM runs beside the demo."""
     from dagster_retl.orchestration.up import up as serve  # noqa: PLC0415 - Dagster takes a second to import
 
     project = session.project()
     with ExitStack() as beside:
         if is_demo(project):
             _serve_demo(session, project, beside)
-        serve(project.path, host=host, ui_port=ui_port, say=lambda text: _say(session, text))
+        serve(project.path, host=host, ui_port=ui_port, api_port=api_port, say=lambda text: _say(session, text))
     if session.json:
-        output.document({"ui": f"http://{host}:{ui_port}", "status": "stopped"})
+        output.document({"ui": f"http://{host}:{ui_port}", "api": f"http://{host}:{api_port}", "status": "stopped"})
 
 
 def _serve_demo(session: Session, project: Project, beside: ExitStack) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 
 from rich.text import Text
 
+from dagster_retl.documents import rfc3339
 from dagster_retl.model.runs import Run, RunStatus
+
+__all__ = ["age", "clock", "count", "duration", "key", "name", "rfc3339", "status", "values"]
 
 _STATUS_STYLES = {
     RunStatus.QUEUED: "cyan",
@@ -59,11 +62,6 @@ def duration(seconds: float | None) -> Text:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return Text(f"{hours}h {minutes}m" if hours else f"{minutes}m {rest}s")
-
-
-def rfc3339(moment: datetime | None) -> str | None:
-    """UTC with `Z`."""
-    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def clock(moment: datetime | None) -> Text:

@@ -12,6 +12,7 @@ _LENGTH = 26
 SYNC_PREFIX = "retl_sync_"
 RUN_PREFIX = "retl_run_"
 DEAD_LETTER_PREFIX = "retl_dlq_"
+KEY_PREFIX = "retl_key_"
 
 
 def _token(number: int) -> str:

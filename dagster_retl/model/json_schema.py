@@ -109,7 +109,7 @@ def _children(schema: Schema) -> list[Schema]:
     return [child for child in [*named, *listed] if isinstance(child, dict)]
 
 
-def _add_short_forms(definitions: Schema) -> None:
+def _add_short_forms(definitions: Schema, *, environment: bool = True) -> None:
     sync = definitions["Sync"]["properties"]
     spec = copy.deepcopy(definitions["FieldMapping"])
     del spec["properties"]["destination"], spec["required"]
@@ -128,7 +128,8 @@ def _add_short_forms(definitions: Schema) -> None:
     }
     manual = {"const": "manual"}
     expression = {"type": "string", "pattern": _CRON, "description": "A cron expression of five fields, in UTC."}
-    sync["schedule"] = _either(sync["schedule"], manual, expression, _FROM_ENVIRONMENT)
+    forms = [manual, expression, _FROM_ENVIRONMENT] if environment else [manual, expression]
+    sync["schedule"] = _either(sync["schedule"], *forms)
 
 
 def _either(schema: Schema, *others: Mapping[str, Any]) -> Schema:
@@ -162,3 +163,36 @@ def _prune(root: Schema) -> None:
     """Leave out the definitions that nothing refers to."""
     text = json.dumps(root)
     root["$defs"] = {name: each for name, each in root["$defs"].items() if f'"#/$defs/{name}"' in text}
+
+
+# --- the same for the API
+
+
+def sync_schemas() -> Schema:
+    """Schemas for OpenAPI: `SyncInput` (a new sync), `SyncChanges` (a change of one), and what they refer to.
+
+    As in retl.yaml, without what a file alone can say; names are those of snake_case.
+    """
+    root: Schema = Sync.model_json_schema(schema_generator=_FileSchema, ref_template="#/$defs/{model}")
+    definitions: Schema = root.pop("$defs")
+    names = [name for name in written_settings(Sync) if name not in {"adopt", "renamed_from"}]
+    _keep_written(root, names)
+    wrapped = {"properties": {"syncs": {"items": root}}, "$defs": definitions}
+    for entry in NOT_BUILT:
+        _remove(wrapped, entry)
+    definitions["Sync"] = root
+    _add_short_forms(definitions, environment=False)
+    del definitions["Sync"]
+    changes = copy.deepcopy(root)
+    changes["properties"] = {name: _nullable(each) for name, each in changes["properties"].items()}
+    del changes["required"]
+    schemas = {**definitions, "SyncInput": root, "SyncChanges": changes}
+    text = json.dumps(schemas).replace("#/$defs/", "#/components/schemas/")
+    named: Schema = json.loads(text)
+    return {name: each for name, each in named.items() if name.startswith("Sync") or f'schemas/{name}"' in text}
+
+
+def _nullable(schema: Schema) -> Schema:
+    annotations = {name: each for name, each in schema.items() if name in _ANNOTATIONS and name != "default"}
+    plain = {name: each for name, each in schema.items() if name not in _ANNOTATIONS}
+    return {**annotations, "anyOf": [plain, {"type": "null"}]}

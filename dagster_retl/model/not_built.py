@@ -33,7 +33,6 @@ NOT_BUILT: tuple[NotBuilt, ...] = (
     NotBuilt("syncs.*.after", "`after`"),
     NotBuilt("syncs.*.partitions", "`partitions`"),
     NotBuilt("syncs.*.renamed_from", "`renamed_from`"),
-    NotBuilt("syncs.*.adopt", "`adopt`"),
 )
 
 

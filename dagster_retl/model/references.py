@@ -47,6 +47,11 @@ def _name_of(sync: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def _adopted(sync: Mapping[str, Any]) -> str | None:
+    adopted = sync.get("adopt")
+    return adopted if isinstance(adopted, str) else None
+
+
 def _duplicates(syncs: Syncs) -> Iterator[Mistake]:
     same_name = dict(_repeated(syncs, _name_of))
     for index, first in same_name.items():
@@ -56,6 +61,8 @@ def _duplicates(syncs: Syncs) -> Iterator[Mistake]:
             field = "slug" if syncs[index].get("slug") else "name"
             hint = "A slug is the name in lower case, with `_` for other characters; write another `slug`."
             yield Mistake(("syncs", index, field), f"syncs[{first}] has the same slug", hint, "duplicate")
+    for index, first in _repeated(syncs, _adopted):
+        yield Mistake(("syncs", index, "adopt"), f"syncs[{first}] adopts the same sync", kind="duplicate")
 
 
 def _repeated(syncs: Syncs, name_of: Callable[[Mapping[str, Any]], str | None]) -> Iterator[tuple[int, int]]:

@@ -229,7 +229,8 @@ class Sync(Definition):
     """Syncs that run before this one."""
     partitions: Any = None
     renamed_from: str | None = None
-    adopt: str | None = None
+    adopt: str | None = Field(None, pattern=r"^retl_sync_[0-9a-z]+$")
+    """Id of a sync of the store that this one takes the place of, with all that was delivered."""
 
     @model_validator(mode="wrap")
     @classmethod

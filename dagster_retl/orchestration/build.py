@@ -1,6 +1,6 @@
 """`build_definitions`: a project as Dagster definitions.
 
-It reads the project's list of syncs and nothing else: no store, no warehouse, no vendor.
+It reads the list of syncs, of the project and of its store, and nothing else: no warehouse, no vendor.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dagster_retl.orchestration.schedules import sync_schedules
 from dagster_retl.orchestration.step import OUTAGE_RETRIES, Progress, StepSettings
 from dagster_retl.service import Service
 from dagster_retl.sources.query import asset_of
+from dagster_retl.syncs.catalog import with_stored_syncs
 
 GetAssetSpec = Callable[[Sync], dg.AssetSpec]
 
@@ -37,16 +38,21 @@ def build_definitions(
     retry_policy: dg.RetryPolicy = OUTAGE_RETRIES,
     on_progress: Progress | None = None,
     on_phase: OnPhase | None = None,
+    stored_syncs: bool = True,
 ) -> dg.Definitions:
     """Assets, checks, schedules, sensors, resources and the job `retl_syncs` of a project.
 
     get_asset_spec: the spec of each sync's asset, instead of `asset_spec(project, sync)`; its key stays.
     execute: what each op does with its step. retry_policy: when Dagster tries a run again that ended
     because the warehouse or the destination was down; other failures are not retried. on_progress,
-    on_phase: called with the counters and phases of the runs of this process. Raises
-    `ConfigurationError` for a sync whose slug, owners or tags Dagster refuses.
+    on_phase: called with the counters and phases of the runs of this process. stored_syncs: whether
+    those are included that were made through the API and live in the project's store. Raises
+    `ConfigurationError` for a sync whose slug, owners or tags Dagster refuses, `StoreError` when the
+    store cannot be read.
     """
     service_factory = service_factory_of(project)
+    if stored_syncs:
+        project = with_stored_syncs(project)
     settings = StepSettings(service_factory, retry_policy, on_progress, on_phase)
     assets = [sync_asset(sync, _spec(project, sync, get_asset_spec), settings, execute) for sync in project.syncs]
     sensors = [
@@ -74,7 +80,7 @@ def standalone_definitions(
     Assets whose DataFrames syncs read are not among them: they are declared here, and what another
     code location stored of them is read through the I/O manager.
     """
-    keys = {tuple(key) for sync in project.syncs if (key := asset_of(sync.source_query))}
+    keys = {tuple(key) for sync in with_stored_syncs(project).syncs if (key := asset_of(sync.source_query))}
     declared = [dg.AssetSpec(dg.AssetKey(list(key))) for key in sorted(keys)]
     return dg.Definitions.merge(
         build_definitions(project, on_progress=on_progress, on_phase=on_phase), dg.Definitions(assets=declared)

@@ -22,7 +22,8 @@ def open_circuit(service: Service, sync: Sync, now: datetime) -> Run | None:
 
     Runs of all the project's syncs into that destination count.
     """
-    neighbours = {each.id for each in service.project.syncs if each.destination_id == sync.destination_id}
+    shared = [each.id for each in service.project.syncs if each.destination_id == sync.destination_id]
+    neighbours = {sync.id, *shared}
     ended = [run for run in service.runs(limit=_RECENT) if run.sync_id in neighbours and run.finished_at is not None]
     tried = [run for run in ended if not run.dry_run and (run.counters.requests or run.error_code)]
     if not tried:

@@ -15,8 +15,8 @@ from dagster_retl.orchestration.config import SyncRunConfig, run_config
 from dagster_retl.orchestration.instance import open_instance
 from dagster_retl.orchestration.names import JOB_NAME, TRIGGER_TAG, asset_key, run_tags
 from dagster_retl.orchestration.step import Progress
-from dagster_retl.orchestration.webserver import Webserver
 from dagster_retl.service import Service
+from dagster_retl.webserver import Webserver
 
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 _LOOK = 0.5  # seconds between two looks at a run that another process executes
@@ -41,14 +41,14 @@ def launch(
     each phase, where it is executed in this process. Raises `NotFoundError` for an unknown sync,
     `RetlError` when Dagster did not come to running it.
     """
-    sync = project.sync(sync_slug)
     config = SyncRunConfig.of(options or RunOptions(), retry_outages=False)
-    tags = {**run_tags(sync), TRIGGER_TAG: trigger}
     url = os.environ.get("RETL_DAGSTER_URL")
     with Service.open(project) as service:
+        sync = service.find(sync_slug)
+        tags = {**run_tags(sync), TRIGGER_TAG: trigger}
         if url:
             with Webserver(url, os.environ.get("RETL_DAGSTER_TOKEN")) as webserver:
-                dagster_run_id = webserver.launch(sync, config, tags)
+                dagster_run_id = webserver.launch(sync, run_config(sync, config), tags)
                 _follow(webserver, service, sync, dagster_run_id, on_progress)
             reason = f"see {url}/runs/{dagster_run_id}"
         else:

@@ -48,7 +48,7 @@ def reaper_sensor(project: Project, open_service: ServiceFactory, *, of: str | N
 
 def _dead(service: Service) -> list[Holder]:
     """The dead holders of this project's syncs; a store may serve other projects, which have their own reaper."""
-    syncs = {sync.id for sync in service.project.syncs}
+    syncs = {sync.id for sync in service.definitions()}
     return [holder for holder in service.store.leases.expired() if holder.sync_id in syncs]
 
 

@@ -80,7 +80,7 @@ class DeadLetterQueue(_ProjectResource):
         """Requests for runs of job `retl_syncs` that send these entries' rows again: one per sync."""
         requests = []
         for sync_id, options in self.service.replays(ids).items():
-            sync = self.service.project.sync(sync_id)
+            sync = self.service.find(sync_id)
             config = SyncRunConfig(replay=list(options.replay))
             requests.append(
                 dg.RunRequest(

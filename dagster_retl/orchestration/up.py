@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from dagster_retl.errors import ConfigurationError, RetlError
+from dagster_retl.errors import RetlError
+from dagster_retl.listening import check_port
 from dagster_retl.model.project import Project
 from dagster_retl.orchestration.instance import DAGSTER_HOME, dagster_home, open_instance
 
@@ -25,42 +25,41 @@ def up(
     *,
     host: str = "127.0.0.1",
     ui_port: int = 3000,
+    api_port: int | None = None,
     say: Callable[[str], None] = print,
     stop: threading.Event | None = None,
 ) -> None:
-    """Serve the UI and run schedules and sensors until Ctrl-C, SIGTERM or `stop`.
+    """Serve the UI and run schedules and sensors until Ctrl-C, SIGTERM or `stop`; on `api_port` the REST API as well.
 
-    Raises `ProjectFileError` for mistakes in the file, `ConfigurationError` when the port is
-    taken, `RetlError` when Dagster ends by itself.
+    Raises `ProjectFileError` for mistakes in the file, `ConfigurationError` when a port is
+    taken, `RetlError` when Dagster or the API ends by itself.
     """
     project = Project.load(project_path)
-    check_port(host, ui_port)
+    check_port(host, ui_port, "--ui-port")
+    if api_port is not None:
+        check_port(host, api_port, "--api-port")
     with open_instance(project.base):
         say(f"setting up in {dagster_home(project.base)}")
     ending = stop or threading.Event()
-    with _signals(ending), _dagster(project, host, ui_port) as process:
+    with ExitStack() as running:
+        running.enter_context(_signals(ending))
+        processes = {"Dagster": running.enter_context(_dagster(project, host, ui_port))}
         say(f"Dagster UI: http://{_shown(host)}:{ui_port}  (Ctrl-C stops everything)")
+        if api_port is not None:
+            processes["the API"] = running.enter_context(_api(project, host, ui_port, api_port))
+            say(f"API: http://{_shown(host)}:{api_port}/api/reverse-etl/docs")
         while not ending.wait(0.5):
-            if process.poll() is not None:
-                raise RetlError(
-                    f"Dagster ended with exit code {process.returncode}",
-                    hint="Its last lines above say why; a process of it that dies ends all of them.",
-                )
+            _require_alive(processes)
         say("stopping")
 
 
-def check_port(host: str, port: int) -> None:
-    """Raises `ConfigurationError` when nobody can listen there."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as listener:
-        # As servers do: a port whose last connections are still closing is free.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {error.strerror}", hint="Choose another port with `--ui-port`."
-            ) from None
+def _require_alive(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    for name, process in processes.items():
+        if process.poll() is not None:
+            raise RetlError(
+                f"{name} ended with exit code {process.returncode}",
+                hint="Its last lines above say why; a process that dies ends all of them.",
+            )
 
 
 def dagster_command(host: str, port: int) -> list[str]:
@@ -73,14 +72,25 @@ def dagster_command(host: str, port: int) -> list[str]:
     ]
 
 
+def _dagster(project: Project, host: str, port: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return _process(project, dagster_command(host, port), {DAGSTER_HOME: str(dagster_home(project.base))})
+
+
+def _api(project: Project, host: str, ui_port: int, port: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "dagster_retl.api", "--host", host, "--port", str(port)]
+    return _process(project, command, {"RETL_DAGSTER_URL": f"http://{_shown(host)}:{ui_port}"})
+
+
 @contextmanager
-def _dagster(project: Project, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**os.environ, DAGSTER_HOME: str(dagster_home(project.base))}
+def _process(
+    project: Project, command: Sequence[str], variables: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {**os.environ, **variables}
     if project.path is not None:
         environment["RETL_PROJECT"] = str(Path(project.path).absolute())
     # Its own session: Ctrl-C reaches us only, and we end it in good order.
     process = subprocess.Popen(  # noqa: S603 - our own command
-        dagster_command(host, port), cwd=project.base, env=environment, start_new_session=True
+        command, cwd=project.base, env=environment, start_new_session=True
     )
     try:
         yield process

@@ -102,6 +102,10 @@ class Database:
                 code=ErrorCode.INTERNAL,
             ) from error
 
+    def is_missing(self) -> bool:
+        """Whether there is no file yet; a database on a server is there."""
+        return self.sqlite and not Path(str(self.url.database)).exists()
+
     def prepare(self) -> None:
         """Create what the database needs before it has tables: on SQLite, the folder and WAL mode."""
         if self.sqlite:

@@ -84,7 +84,7 @@ class Leases:
         """
         asked = time.monotonic()
         with self._db.begin() as conn:
-            row = self._lock(conn, sync_id)
+            row = self.lock(conn, sync_id)
             now = self._db.now(conn)  # after the lock: waiting for it may have taken long
             holder = None if row.run_id is None else _holder(row)
             if holder is not None and not holder.dead(now):
@@ -126,11 +126,11 @@ class Leases:
             freed = writer.execute(update(leases).where(_owned(lease)).values(run_id=None, expires_at=None))
             return freed.rowcount == 1
 
-    def holder(self, sync_id: str) -> Holder | None:
+    def holder(self, sync_id: str, conn: Connection | None = None) -> Holder | None:
         """Who holds the sync, alive or not; None when it is free."""
         query = select(leases).where(leases.c.sync_id == sync_id, leases.c.run_id.is_not(None))
-        with self._db.read() as conn:
-            row = conn.execute(query).one_or_none()
+        with self._db.reading(conn) as reader:
+            row = reader.execute(query).one_or_none()
         return None if row is None else _holder(row)
 
     def expired(self) -> list[Holder]:
@@ -146,7 +146,8 @@ class Leases:
         row = conn.execute(query.where(leases.c.run_id.is_not(None)).with_for_update()).one_or_none()
         return row is not None and _holder(row).dead(self._db.now(conn))
 
-    def _lock(self, conn: Connection, sync_id: str) -> Any:
+    def lock(self, conn: Connection, sync_id: str) -> Any:
+        """Let nobody take the sync, or do this, until the transaction ends; its row."""
         conn.execute(upsert(conn, leases).values(sync_id=sync_id, token=0).on_conflict_do_nothing())
         return conn.execute(select(leases).where(leases.c.sync_id == sync_id).with_for_update()).one()
 

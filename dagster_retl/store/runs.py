@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from operator import attrgetter
@@ -20,6 +20,7 @@ from dagster_retl.store.database import Database
 from dagster_retl.store.schema import runs
 
 _OVERLAPPING = 10  # newest runs among which the one that ended last is looked for: they may wait for one another
+_UNFINISHED = [status.value for status in RunStatus if not status.ended]
 _COUNTERS = tuple(field.name for field in fields(Counters))
 
 
@@ -80,18 +81,53 @@ class Runs:
             row = conn.execute(query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(1)).one_or_none()
         return None if row is None else _run(row)
 
+    def unfinished(self, conn: Connection, sync_id: str) -> list[Run]:
+        """The runs of a sync that are queued or running, oldest first."""
+        query = select(runs).where(runs.c.sync_id == sync_id, runs.c.status.in_(_UNFINISHED))
+        return [_run(row) for row in conn.execute(query.order_by(runs.c.created_at, runs.c.id))]
+
+    def queued(self, before: datetime, *, limit: int = 200) -> list[Run]:
+        """Runs that were queued before this time and have not begun, oldest first."""
+        waiting = (runs.c.status == RunStatus.QUEUED.value) & (runs.c.created_at < to_text(before))
+        with self._db.read() as conn:
+            query = select(runs).where(waiting).order_by(runs.c.created_at, runs.c.id).limit(limit)
+            return [_run(row) for row in conn.execute(query)]
+
+    def sharing(self, dagster_run_id: str) -> list[Run]:
+        """All runs that one Dagster run executes."""
+        with self._db.read() as conn:
+            return [_run(row) for row in conn.execute(select(runs).where(runs.c.dagster_run_id == dagster_run_id))]
+
+    def close_queued(self, run_id: str, status: RunStatus, error_code: str, error_message: str) -> bool:
+        """End a run that has not begun; false: it has."""
+        with self._db.begin() as conn:
+            current = conn.scalar(select(runs.c.status).where(runs.c.id == run_id).with_for_update())
+            if current != RunStatus.QUEUED.value:
+                return False
+            self.finish(conn, run_id, status, Counters(), error_code=error_code, error_message=error_message)
+        return True
+
+    def counts(self) -> dict[str, int]:
+        """How many runs there are of each status."""
+        with self._db.read() as conn:
+            query = select(runs.c.status, func.count()).group_by(runs.c.status)
+            return {status: count for status, count in conn.execute(query)}  # noqa: C416 - rows, not pairs
+
     def list(
         self,
         sync_id: str | None = None,
         status: RunStatus | None = None,
         *,
+        among: Collection[str] | None = None,
         limit: int = 50,
         before: tuple[datetime, str] | None = None,
     ) -> list[Run]:
-        """Newest first; `before`: (`created_at`, `id`) of the last run of the page before."""
+        """Newest first; `before`: (`created_at`, `id`) of the last run of the page before. `among`: of these syncs."""
         query = select(runs).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
         if sync_id is not None:
             query = query.where(runs.c.sync_id == sync_id)
+        if among is not None:
+            query = query.where(runs.c.sync_id.in_(sorted(among)))
         if status is not None:
             query = query.where(runs.c.status == status.value)
         if before is not None:

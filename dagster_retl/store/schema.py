@@ -32,7 +32,7 @@ _RESOLVED = "resolved_at IS NOT NULL"
 _SERIAL = BigInteger().with_variant(Integer(), "sqlite")
 
 
-def _where(condition: str) -> dict[str, Any]:
+def where(condition: str) -> dict[str, Any]:
     """The condition of a partial index, in both dialects."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
@@ -100,6 +100,7 @@ runs = Table(
     Index("runs_by_sync", "sync_id", "created_at", "id"),
     Index("runs_by_time", "created_at", "id"),
     Index("runs_by_status", "status", "created_at", "id"),
+    Index("runs_by_sync_and_status", "sync_id", "status", "created_at", "id"),
     Index("runs_by_dagster", "dagster_run_id", "dagster_step"),
 )
 """`plan`: JSON of the plan's totals and its manifest (name, checksum), null until it is durable."""
@@ -173,20 +174,23 @@ dead_letters = Table(
     Column("resolution", Text),
     Column("silenced", Boolean, nullable=False),
     Column("payload", LargeBinary),
-    Index("dead_letters_open", "sync_id", "epoch", "key", unique=True, **_where(_OPEN)),
+    Index("dead_letters_open", "sync_id", "epoch", "key", unique=True, **where(_OPEN)),
     Index("dead_letters_by_time", "first_seen_at", "id"),
-    Index("dead_letters_open_by_time", "first_seen_at", "id", **_where(_OPEN)),
-    Index("dead_letters_open_by_sync", "sync_id", "first_seen_at", "id", **_where(_OPEN)),
-    Index("dead_letters_resolved_by_time", "first_seen_at", "id", **_where(_RESOLVED)),
-    Index("dead_letters_resolved_by_sync", "sync_id", "first_seen_at", "id", **_where(_RESOLVED)),
+    Index("dead_letters_open_by_time", "first_seen_at", "id", "error_code", **where(_OPEN)),
+    Index("dead_letters_open_by_sync", "sync_id", "first_seen_at", "id", **where(_OPEN)),
+    Index("dead_letters_resolved_by_time", "first_seen_at", "id", **where(_RESOLVED)),
+    Index("dead_letters_resolved_by_sync", "sync_id", "first_seen_at", "id", **where(_RESOLVED)),
     Index("dead_letters_by_run", "run_id", "first_seen_at", "id"),
-    Index("dead_letters_by_code", "error_code", "resolved_at", "first_seen_at", "id"),
+    Index("dead_letters_open_by_code", "error_code", "first_seen_at", "id", **where(_OPEN)),
+    Index("dead_letters_resolved_by_code", "error_code", "first_seen_at", "id", **where(_RESOLVED)),
+    Index("dead_letters_resolved", "silenced", **where(_RESOLVED)),
     Index("dead_letters_by_key", "sync_id", "epoch", "key", "first_seen_at"),
-    Index("dead_letters_replaying", "replay_run_id", **_where("replay_run_id IS NOT NULL")),
+    Index("dead_letters_replaying", "replay_run_id", **where("replay_run_id IS NOT NULL")),
 )
 """`key`: the row's identity, or `code:<CODE>` for rows without one (then `record_keys` is `{}`).
 `rejections` counts refusals of `fingerprint` alone, for parking. `silenced`: this version is not
-sent until it changes. `payload`: what was sent, encrypted, where payloads are kept."""
+sent until it changes. `payload`: what was sent, encrypted, where payloads are kept. The index of all resolved ones
+is as small as it can be: they are counted."""
 
 rearmed_keys = Table(
     "rearmed_keys",

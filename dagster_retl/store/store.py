@@ -12,23 +12,27 @@ from typing import Self
 from sqlalchemy import Connection, Engine, update
 
 from dagster_retl.store.acceptances import Acceptances
+from dagster_retl.store.api_keys import ApiKeys
 from dagster_retl.store.audit import Audit
 from dagster_retl.store.budgets import Budgets
 from dagster_retl.store.database import Database
 from dagster_retl.store.dead_letters import DeadLetters
 from dagster_retl.store.expiry import Expiry
+from dagster_retl.store.idempotency import IdempotencyKeys
 from dagster_retl.store.key_records import KeyRecords
 from dagster_retl.store.leases import Lease, Leases
 from dagster_retl.store.ledger import Ledger
 from dagster_retl.store.mentions import Mentions
 from dagster_retl.store.migrate import ensure_schema, revision, store_uuid
 from dagster_retl.store.notices import Notices
+from dagster_retl.store.purging import Purging
 from dagster_retl.store.rearmed_keys import RearmedKeys
 from dagster_retl.store.row_history import RowHistory
 from dagster_retl.store.runs import Runs
 from dagster_retl.store.schema import acceptances, dead_letters, rearmed_keys, row_history, suspects
 from dagster_retl.store.snapshots import Snapshots
 from dagster_retl.store.states import SyncStates
+from dagster_retl.store.stored_syncs import StoredSyncs
 from dagster_retl.store.suspects import Suspects
 
 
@@ -57,6 +61,10 @@ class Store:
         self.expiry = Expiry(database)
         self.mentions = Mentions(database)
         self.states = SyncStates(database, self.audit)
+        self.syncs = StoredSyncs(database, self.audit)
+        self.api_keys = ApiKeys(database, self.audit)
+        self.idempotency = IdempotencyKeys(database)
+        self.purging = Purging(database, self.audit)
         self.notices = Notices(database)
         self.budgets = Budgets(database)
         # Drivers complain about connections that nobody closed: whoever forgets close() has it done.

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from dagster_retl.testing.fake_salesforce_index import RecordIndex
 from dagster_retl.testing.fake_salesforce_schema import FakeField, FakeObject, by_name, default_schema
 from dagster_retl.testing.fake_salesforce_values import (
     RequestRefusedError,
     RowRefusedError,
     accept,
     missing,
-    same,
     shown,
 )
 
@@ -49,6 +49,7 @@ class FakeOrg:
         self.deleted: set[str] = set()
         self.changes: list[Change] = []
         self.refuse: Refuse = lambda object_name, values: None
+        self._index = RecordIndex(self.records)
         self._numbers = itertools.count(1)
         self.org_id = long_id("00D000000000001")
         if "organization" in self.schema:
@@ -58,6 +59,7 @@ class FakeOrg:
         """Somebody changes an object, or makes one."""
         self.schema[changed.name.lower()] = changed
         self.records.setdefault(changed.name, {})
+        self._index.clear()
 
     def object(self, name: str) -> FakeObject:
         """The object of that name. Raises `RequestRefusedError`."""
@@ -68,7 +70,7 @@ class FakeOrg:
 
     def find(self, kind: FakeObject, field: FakeField, value: Any) -> list[Record]:
         """The records whose field has that value."""
-        return [each for each in self.records[kind.name].values() if same(field, each.get(field.name), value)]
+        return self._index.find(kind, field, value)
 
     def get(self, kind: FakeObject, record_id: str) -> Record | None:
         """The record with that id, in its long or its short form."""
@@ -92,6 +94,7 @@ class FakeOrg:
         record_id = long_id(f"{kind.prefix}{_number(next(self._numbers))}")
         now = datetime.now(UTC).isoformat()
         self.records[kind.name][record_id] = {"Id": record_id, "CreatedDate": now, "IsDeleted": False, **values}
+        self._index.note(kind, record_id, values)
         self.changes.append(Change(kind.name, record_id, "insert", values))
         return record_id
 
@@ -101,6 +104,7 @@ class FakeOrg:
         values = self._values(kind, fields, creating=False)
         self._require_unique(kind, values, record["Id"])
         record.update(values)
+        self._index.note(kind, record["Id"], values)
         self.changes.append(Change(kind.name, record["Id"], "update", values))
         return str(record["Id"])
 

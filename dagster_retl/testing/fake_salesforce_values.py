@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, cast
 
 from dagster_retl.testing.fake_salesforce_schema import NUMBERS, TEXTS, FakeField
 from dagster_retl.testing.messages import Reply
@@ -160,12 +160,18 @@ def shown(field: FakeField, value: Any) -> Any:
 
 def same(field: FakeField, one: Any, other: Any) -> bool:
     """Whether two values of a field are equal; text is compared without case, unless the field minds it."""
-    if one is None or other is None:
-        return False
+    known = comparable(field, one)
+    return known is not None and known == comparable(field, other)
+
+
+def comparable(field: FakeField, value: Any) -> Hashable | None:
+    """What equal values of a field have in common; None for no value."""
+    if value is None:
+        return None
     if field.kind in NUMBERS:
-        return Decimal(str(one)) == Decimal(str(other))
+        return Decimal(str(value))
     if field.kind in ("id", "reference"):
-        return str(one)[:15] == str(other)[:15]
-    if field.kind in TEXTS and not field.case_sensitive:
-        return str(one).casefold() == str(other).casefold()
-    return bool(one == other)
+        return str(value)[:15]
+    if field.kind in TEXTS:
+        return str(value) if field.case_sensitive else str(value).casefold()
+    return cast(Hashable, value)

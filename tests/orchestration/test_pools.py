@@ -17,10 +17,10 @@ import pytest
 from scene import Scene
 
 import dagster_retl
-from dagster_retl import Project, Service, SyncRunConfig, build_definitions
+from dagster_retl import Project, Service, build_definitions
 from dagster_retl.errors import RetlError
 from dagster_retl.orchestration.instance import open_instance
-from dagster_retl.orchestration.webserver import Webserver
+from dagster_retl.webserver import Webserver
 
 ROOT = Path(dagster_retl.__file__).parents[1]
 UP = "import sys; from dagster_retl.orchestration.up import up; up(sys.argv[1], ui_port=int(sys.argv[2]))"
@@ -71,7 +71,7 @@ def launch(url: str, project: Project) -> list[str]:
         try:
             with Webserver(url) as webserver:
                 while len(runs) < len(SLUGS):
-                    runs.append(webserver.launch(project.sync(SLUGS[len(runs)]), SyncRunConfig(), {}))
+                    runs.append(webserver.launch(project.sync(SLUGS[len(runs)]), {}, {}))
         except (RetlError, httpx.HTTPError):
             return False
         return True

@@ -17,7 +17,8 @@ from scene import Scene
 
 import dagster_retl
 from dagster_retl.errors import ConfigurationError
-from dagster_retl.orchestration.up import check_port, up
+from dagster_retl.listening import check_port
+from dagster_retl.orchestration.up import up
 
 ROOT = Path(dagster_retl.__file__).parents[1]
 UP = "import sys; from dagster_retl.orchestration.up import up; up(sys.argv[1], ui_port=int(sys.argv[2]))"
@@ -37,7 +38,7 @@ def test_a_taken_port_is_named(scene: Scene) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{port}"):
             up(scene.folder / "retl.yaml", ui_port=port)
-    check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port, "--ui-port")
 
 
 @pytest.mark.long

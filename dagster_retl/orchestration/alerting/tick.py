@@ -66,7 +66,7 @@ class _Tick:
     def __init__(self, service: Service, links: Links, of: str | None) -> None:
         store = service.store
         self._service = service
-        self._project = service.project
+        self._project = service.project.model_copy(update={"syncs": tuple(service.definitions())})
         self._links = links
         project = service.project.project
         self._memory = Memory(store.notices, project if of is None else f"{project}/{of}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,7 @@ from dagster_retl.model.runs import DeadLetter, DeadLetterStats
 from dagster_retl.store.clock import from_text, maybe_time, to_text
 from dagster_retl.store.database import Database
 from dagster_retl.store.schema import dead_letters
+from dagster_retl.store.sql import chunks
 
 Cursor = tuple[datetime, str]
 """(`first_seen_at`, `id`) of the last entry of a page."""
@@ -95,9 +97,26 @@ class Listing:
                 for row in conn.execute(query)
             ]
 
-    def stats(self, sync_id: str | None = None, since: datetime | None = None) -> DeadLetterStats:
-        """Counts of entries; `since`: only those first seen then or later. Reasons are of open entries."""
-        conditions = _of_sync(sync_id)
+    def get_all(self, entry_ids: Collection[str]) -> list[DeadLetter]:
+        """The entries that there are of these, in no order."""
+        found = []
+        with self._db.read() as conn:
+            for chunk in chunks(entry_ids):
+                found += [dead_letter_of(row) for row in conn.execute(select(*_SHOWN).where(_C.id.in_(chunk)))]
+        return found
+
+    def stats(
+        self,
+        sync_id: str | None = None,
+        since: datetime | None = None,
+        *,
+        among: Collection[str] | None = None,
+    ) -> DeadLetterStats:
+        """Counts of entries; `since`: only those first seen then or later. Reasons are of open entries.
+
+        among: of these syncs only.
+        """
+        conditions = [*_of_sync(sync_id), *_of_syncs(among)]
         if since is not None:
             conditions.append(_C.first_seen_at >= to_text(since))
         open_query = (
@@ -123,14 +142,19 @@ class Listing:
         resolved: bool = False,
         run_id: str | None = None,
         error_code: ErrorCode | str | None = None,
+        among: Collection[str] | None = None,
         limit: int = 50,
         before: Cursor | None = None,
     ) -> list[DeadLetter]:
-        """Newest first; `before`: only what comes after that entry. `run_id`: the run that last touched them."""
+        """Newest first; `before`: only what comes after that entry. `run_id`: the run that last touched them.
+
+        among: of these syncs only.
+        """
         conditions: Conditions = [_C.resolved_at.is_not(None) if resolved else _C.resolved_at.is_(None)]
         for column, value in ((_C.sync_id, sync_id), (_C.run_id, run_id), (_C.error_code, error_code)):
             if value is not None:
                 conditions.append(column == str(value))
+        conditions += _of_syncs(among)
         if before is not None:
             conditions.append(_position() < (to_text(before[0]), before[1]))
         query = select(*_SHOWN).where(*conditions).order_by(_C.first_seen_at.desc(), _C.id.desc()).limit(limit)
@@ -140,6 +164,10 @@ class Listing:
 
 def _of_sync(sync_id: str | None) -> Conditions:
     return [] if sync_id is None else [_C.sync_id == sync_id]
+
+
+def _of_syncs(among: Collection[str] | None) -> Conditions:
+    return [] if among is None else [_C.sync_id.in_(sorted(among))]
 
 
 def _position() -> Any:
