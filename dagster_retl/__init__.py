@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from dagster_retl.model.project import Destination, Project, Warehouse
     from dagster_retl.model.sync import FieldMapping, Guards, Schedule, Sync
     from dagster_retl.orchestration.build import build_definitions
+    from dagster_retl.orchestration.components import ReverseEtlComponent, ReverseEtlSyncComponent
     from dagster_retl.orchestration.config import SyncRunConfig
     from dagster_retl.orchestration.resources import DeadLetterQueue, ReverseEtlResource
+    from dagster_retl.orchestration.upstream import link_upstreams
     from dagster_retl.service import Service
 
 _MODULES = {
@@ -25,13 +27,16 @@ _MODULES = {
     "FieldMapping": "dagster_retl.model.sync",
     "Guards": "dagster_retl.model.sync",
     "Project": "dagster_retl.model.project",
+    "ReverseEtlComponent": "dagster_retl.components",
     "ReverseEtlResource": "dagster_retl.orchestration.resources",
+    "ReverseEtlSyncComponent": "dagster_retl.components",
     "Schedule": "dagster_retl.model.sync",
     "Service": "dagster_retl.service",
     "Sync": "dagster_retl.model.sync",
     "SyncRunConfig": "dagster_retl.orchestration.config",
     "Warehouse": "dagster_retl.model.project",
     "build_definitions": "dagster_retl.orchestration.build",
+    "link_upstreams": "dagster_retl.orchestration.upstream",
 }
 
 __all__ = [
@@ -40,13 +45,16 @@ __all__ = [
     "FieldMapping",
     "Guards",
     "Project",
+    "ReverseEtlComponent",
     "ReverseEtlResource",
+    "ReverseEtlSyncComponent",
     "Schedule",
     "Service",
     "Sync",
     "SyncRunConfig",
     "Warehouse",
     "build_definitions",
+    "link_upstreams",
 ]
 
 

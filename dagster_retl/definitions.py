@@ -6,6 +6,6 @@
 import dagster as dg
 
 from dagster_retl.model.project import Project
-from dagster_retl.orchestration.build import build_definitions
+from dagster_retl.orchestration.build import standalone_definitions
 
-defs = dg.Definitions.merge(build_definitions(Project.load()), dg.Definitions(executor=dg.in_process_executor))
+defs = dg.Definitions.merge(standalone_definitions(Project.load()), dg.Definitions(executor=dg.in_process_executor))

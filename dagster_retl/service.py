@@ -36,10 +36,11 @@ from dagster_retl.model.project import Destination, EngineSettings, Project, War
 from dagster_retl.model.redactor import Redactor
 from dagster_retl.model.rows import Account, Counters, FieldInfo, ObjectInfo
 from dagster_retl.model.runs import DeadLetter, DeadLetterStats, Run, RunOptions, RunStatus
-from dagster_retl.model.sync import Sync
+from dagster_retl.model.sync import Sync, reads_asset
 from dagster_retl.sources.base import Source
+from dagster_retl.sources.frame_source import FrameSource
 from dagster_retl.sources.open import open_source
-from dagster_retl.sources.query import resolve_query
+from dagster_retl.sources.query import asset_of, resolve_query
 from dagster_retl.store.state import State
 from dagster_retl.store.store import Store
 from dagster_retl.syncs.catalog import Catalog
@@ -195,6 +196,23 @@ class Service:
             query_tag=warehouse.query_tag,
         )
 
+    def _source_of(self, sync: Sync, frame: object) -> Source:
+        """What a sync reads: its warehouse, or a DataFrame."""
+        if not reads_asset(sync.source_query):
+            return self.source(self.project.warehouse(sync.warehouse))
+        if frame is None:
+            raise ConfigurationError(
+                f"sync {sync.name!r} reads the DataFrame of a Dagster asset, which only a run in Dagster is given",
+                hint="Materialize its asset there; `dry_run: true` in the run's configuration shows the plan.",
+            )
+        return FrameSource(frame, sync.source_query.strip())
+
+    def _secrets_of_source(self, sync: Sync) -> list[object]:
+        if reads_asset(sync.source_query):
+            return []
+        warehouse = self.project.warehouse(sync.warehouse)
+        return [warehouse.url, warehouse.connect_args]
+
     @contextmanager
     def discovery(self, destination_id: str) -> Iterator[Discovery]:
         """Ask a destination about itself."""
@@ -270,6 +288,9 @@ class Service:
             self._check_mode(sync, connector)
         finally:
             connector.close()
+        if reads_asset(sync.source_query):
+            asset_of(sync.source_query)
+            return
         with self.source(self.project.warehouse(sync.warehouse)) as source:
             resolve_query(sync.source_query, dialect=source.dialect, base=self.project.base)
 
@@ -382,18 +403,20 @@ class Service:
         stop: threading.Event | None = None,
         on_progress: Callable[[Counters], None] | None = None,
         on_phase: OnPhase = lambda phase, counters: None,
+        frame: object = None,
     ) -> Report:
         """Run a sync to its end. Raises what ended it early, once that is in the store.
 
         run_id: a queued run to execute; a step that Dagster retries goes on with its own run.
         on_progress: called with the counters while rows are sent, which the store shows as well.
-        on_phase: called in this thread as the run enters each of its phases.
+        on_phase: called in this thread as the run enters each of its phases. frame: the DataFrame that
+        a sync with an `asset:` query reads.
         """
         sync = self.find(reference)
         chosen = self._effective(options)
         run = self._registered(sync, chosen, run_id, trigger, dagster_run_id, dagster_step)
         try:
-            with self._prepared(sync, chosen, run.id) as prepared:
+            with self._prepared(sync, chosen, run.id, frame) as prepared:
                 tell = partial(self._tell, run.id, on_progress)
                 live = replace(prepared, stop=stop or threading.Event(), on_progress=tell, on_phase=on_phase)
                 return self._dry_run(live) if chosen.dry_run else execute(live)
@@ -448,16 +471,15 @@ class Service:
         return self.project.engine.model_copy(update={"spill": self.project.spill_folder})
 
     @contextmanager
-    def _prepared(self, sync: Sync, options: RunOptions, run_id: str) -> Iterator[SyncRun]:
+    def _prepared(self, sync: Sync, options: RunOptions, run_id: str, frame: object = None) -> Iterator[SyncRun]:
         destination = self.project.destination(sync.destination_id)
-        warehouse = self.project.warehouse(sync.warehouse)
         connector = self.connector(destination)
         try:
             self._check_mode(sync, connector)
-            with self.source(warehouse) as source, self._open_state() as state:
+            with self._source_of(sync, frame) as source, self._open_state() as state:
                 query = resolve_query(sync.source_query, dialect=source.dialect, base=self.project.base)
                 own = [self.project.store_url, self.project.state_url, self.project.dead_letters]
-                used = [connector.config, warehouse.url, warehouse.connect_args]
+                used = [connector.config, *self._secrets_of_source(sync)]
                 yield SyncRun(
                     run_id=run_id,
                     sync=sync,

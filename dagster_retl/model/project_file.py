@@ -32,10 +32,10 @@ _WILDCARDS = frozenset("*?[")
 
 def load_project(path: Path, environ: Mapping[str, str]) -> Project:
     """Read the file and those it includes. Raises `ProjectFileError`."""
-    return _ProjectFile(path, environ).load()
+    return ProjectFile(path, environ).load()
 
 
-class _ProjectFile:
+class ProjectFile:
     """One reading of a project file: its data, and where each piece of it came from."""
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
@@ -47,17 +47,23 @@ class _ProjectFile:
         self.inherited: dict[Loc, Loc] = {}
 
     def load(self) -> Project:
-        self._read()
-        project = self._project()
-        if project is None or self.reader.problems:
-            unique = dict.fromkeys(self.reader.problems)
-            raise ProjectFileError(str(self.path), sorted(unique, key=self._order))
+        """The project. Raises `ProjectFileError`."""
+        project, problems = self.try_load()
+        if project is None or problems:
+            raise ProjectFileError(str(self.path), problems)
         return project
+
+    def try_load(self) -> tuple[Project | None, list[Problem]]:
+        """The project, unless something is wrong, and all that is."""
+        self.read()
+        project = self._project()
+        return project, sorted(dict.fromkeys(self.reader.problems), key=self._order)
 
     def _order(self, problem: Problem) -> tuple[bool, str, int, int]:
         return problem.file != str(self.path), problem.file, problem.line, problem.column
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Read what the project says into `data`; what is wrong with it is among the reader's problems."""
         name = str(self.path)
         node = self.reader.compose(self.path, name)
         if node is None:
@@ -67,6 +73,10 @@ class _ProjectFile:
             self.reader.add_problem(Position(name, 1, 1), (), "expected a mapping of settings, such as `syncs:`")
             return
         self.data = data
+        self.settle()
+
+    def settle(self) -> None:
+        """Bring the data into the form of the models: files included, defaults merged, settings overridden."""
         self._empty_sections()
         self._include(self.data.pop("include", None))
         self._merge_defaults(self.data.pop("defaults", None))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from dagster_retl.model.mistakes import Loc, Mistake, did_you_mean
-from dagster_retl.model.sync import slugify
+from dagster_retl.model.sync import reads_asset, slugify
 
 DEFAULT_WAREHOUSE = "default"
 
@@ -28,7 +28,7 @@ def broken_references(data: Mapping[str, Any]) -> list[Mistake]:
         *misnamed,
         *_duplicates(syncs),
         *_unknown(syncs, "destination", "destination_id", None, data.get("destinations")),
-        *_unknown(syncs, "warehouse", "warehouse", DEFAULT_WAREHOUSE, data.get("warehouses")),
+        *_unknown(_of_warehouses(syncs), "warehouse", "warehouse", DEFAULT_WAREHOUSE, data.get("warehouses")),
         *_unknown_predecessors(syncs),
         *_foreign(syncs, data.get("project", "default")),
     ]
@@ -80,6 +80,11 @@ def _unknown(syncs: Syncs, kind: str, field: str, default: str | None, known: ob
         name = sync.get(field, default)
         if isinstance(name, str) and name not in known:
             yield _unknown_name(("syncs", index, field), kind, name, [str(each) for each in known])
+
+
+def _of_warehouses(syncs: Syncs) -> Syncs:
+    """The syncs that read a warehouse: not those that read the DataFrame of an asset."""
+    return {index: sync for index, sync in syncs.items() if not reads_asset(sync.get("source_query"))}
 
 
 def _unknown_predecessors(syncs: Syncs) -> Iterator[Mistake]:

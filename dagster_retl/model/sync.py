@@ -28,7 +28,7 @@ from pydantic_core import PydanticCustomError
 from dagster_retl.model.ids import sync_id_of
 from dagster_retl.model.locations import check_timezone
 from dagster_retl.model.mistakes import Mistake, did_you_mean, gather
-from dagster_retl.model.units import Share, Step
+from dagster_retl.model.units import Duration, Share, Step
 
 NO_KEY = "no_key"
 """The kind of error that a sync has whose mode needs a key."""
@@ -37,6 +37,11 @@ NO_KEY = "no_key"
 def slugify(name: str) -> str:
     """A name in the alphabet that Dagster allows for ops and assets: `[a-z0-9_]`."""
     return re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_")
+
+
+def reads_asset(source_query: object) -> bool:
+    """Whether a `source_query` reads the DataFrame of a Dagster asset (`asset:key/path`), not a warehouse."""
+    return isinstance(source_query, str) and source_query.strip().lower().startswith("asset:")
 
 
 class Definition(BaseModel):
@@ -144,6 +149,31 @@ class Guards(Definition):
     """Refused rows."""
 
 
+class DeadLetterCheck(Definition):
+    """When the open dead letters of a sync are worth a warning."""
+
+    open: int = Field(0, ge=0)
+    """More open entries than this."""
+    age: Duration = timedelta(hours=24)
+    """An entry that has been open for longer."""
+
+
+class Checks(Definition):
+    """Asset checks beyond the two that every sync has."""
+
+    dead_letters: DeadLetterCheck | None = None
+    """Are there too many open dead letters, or too old ones?"""
+    unique_keys: bool = False
+    """Does every row of the query have a key of its own? Reads the query once more."""
+    destination_contract: bool = False
+    """Are the mapped fields still there, of the same type, and all that are required? Asks the destination."""
+
+    @property
+    def names(self) -> list[str]:
+        """Those that are asked for."""
+        return [name for name in type(self).model_fields if getattr(self, name)]
+
+
 class Watermark(Definition):
     """Change detection by a column that grows with each change of a row."""
 
@@ -164,7 +194,7 @@ class Sync(Definition):
     description: str | None = None
     """What it is for."""
     source_query: str = Field(min_length=1)
-    """A SELECT, or `table:schema.name`, or `file:sql/query.sql`."""
+    """A SELECT, or `table:schema.name`, `dbt:model`, `file:sql/query.sql`, or `asset:key/path` (a DataFrame)."""
     warehouse: str = "default"
     """The warehouse that the query runs on."""
     destination_id: str
@@ -183,6 +213,8 @@ class Sync(Definition):
     """How changed rows are told from unchanged ones."""
     guards: Guards = Guards()
     """When a run stops before it writes."""
+    checks: Checks = Checks()
+    """Asset checks beyond the two that every sync has."""
     max_attempts: int = Field(5, ge=1)
     """How often one version of a row may be refused before it is left alone."""
     on_missing: Literal["skip", "fail"] = "skip"

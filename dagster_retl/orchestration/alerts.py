@@ -13,7 +13,7 @@ import dagster as dg
 
 from dagster_retl.model.project import Project
 from dagster_retl.orchestration.alerting.tick import TickReport, tick
-from dagster_retl.orchestration.names import ServiceFactory
+from dagster_retl.orchestration.names import ServiceFactory, sensor_name
 
 INTERVAL = 30
 """Seconds between two looks at the store."""
@@ -22,11 +22,11 @@ DAGSTER_URL = "RETL_DAGSTER_URL"
 """The environment variable with the address of Dagster's pages, for links in messages."""
 
 
-def alert_sensor(project: Project, open_service: ServiceFactory) -> dg.SensorDefinition:
-    """The sensor `retl_alerts`. It runs unless the project's writes are off."""
+def alert_sensor(project: Project, open_service: ServiceFactory, *, of: str | None = None) -> dg.SensorDefinition:
+    """The sensor `retl_alerts`, or `retl_alerts_<slug>` of one sync. It runs unless the project's writes are off."""
 
     @dg.sensor(
-        name="retl_alerts",
+        name=sensor_name("retl_alerts", of),
         minimum_interval_seconds=INTERVAL,
         default_status=dg.DefaultSensorStatus.RUNNING if project.writes else dg.DefaultSensorStatus.STOPPED,
         description="Tells about failed runs, tripped guards and dead letters, once each, and when they are over.",
@@ -36,7 +36,7 @@ def alert_sensor(project: Project, open_service: ServiceFactory) -> dg.SensorDef
             return dg.SensorResult(skip_reason="the project has no alerts")
         with open_service() as service:
             unreachable = json.loads(context.cursor or "[]")
-            report = tick(service, dagster_url=os.environ.get(DAGSTER_URL), unreachable=unreachable)
+            report = tick(service, dagster_url=os.environ.get(DAGSTER_URL), unreachable=unreachable, of=of)
         for label, reason in report.failures.values():
             context.log.error("%s could not be told: %s", label, reason)
         return dg.SensorResult(skip_reason=_summary(report), cursor=json.dumps(sorted(report.failures)))

@@ -1,231 +1,103 @@
-"""A sync as a Dagster asset: one op that runs it, reports on it, and evaluates its checks.
+"""A sync as a Dagster asset: what it looks like, and the op behind it.
 
 Dagster reads the annotations of ops: in this file they are not strings.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any, NoReturn
+from collections.abc import Callable
 
 import dagster as dg
 
-from dagster_retl.engine.phase import OnPhase, Phase, doing
-from dagster_retl.engine.run import Report
-from dagster_retl.errors import ConfigurationError, ErrorCode, RetlError
+from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
-from dagster_retl.model.rows import Counters
-from dagster_retl.model.runs import Run, RunOptions
-from dagster_retl.model.sync import Sync
-from dagster_retl.orchestration.checks import check_results, check_specs, last_run
+from dagster_retl.model.sync import Sync, reads_asset
+from dagster_retl.orchestration.automation import condition
+from dagster_retl.orchestration.checks import check_specs
 from dagster_retl.orchestration.config import SyncRunConfig
-from dagster_retl.orchestration.metadata import (
-    SAMPLE_FAILURES,
-    Metadata,
-    definition_metadata,
-    delivery_metadata,
-    description,
-    failures_metadata,
-    plan_metadata,
-    run_metadata,
-)
-from dagster_retl.orchestration.names import TRIGGER_TAG, ServiceFactory, asset_key
-from dagster_retl.service import Service
-from dagster_retl.store.runs import options_from_json
+from dagster_retl.orchestration.freshness import freshness_policy
+from dagster_retl.orchestration.metadata import definition_metadata, description
+from dagster_retl.orchestration.names import asset_key, pool
+from dagster_retl.orchestration.step import Results, StepSettings, SyncStep
+from dagster_retl.orchestration.upstream import upstream_keys, upstreams_metadata
+from dagster_retl.sources.query import asset_of
 
-Progress = Callable[[Counters], None]
-Results = Iterator[dg.MaterializeResult[Any] | dg.AssetObservation | dg.AssetCheckResult]
-
-OUTAGES = frozenset({ErrorCode.DESTINATION_DOWN, ErrorCode.SOURCE_UNAVAILABLE, ErrorCode.STATE_UNAVAILABLE})
-"""Failures that may be over in a minute; all others need a person."""
-
-OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
-"""How a run is tried again after an outage: about 30 and 60 seconds later.
-
-Not a policy of the op: Dagster would apply that to a run that somebody terminates as well.
-"""
+Execute = Callable[[dg.AssetExecutionContext, SyncStep], Results]
+"""What a sync's op does with its step: `run_step`, or something around it."""
 
 _CONFIG_SCHEMA = SyncRunConfig.to_fields_dict()
 """Made once: reading it off an annotation of each op would take half the time of loading many syncs."""
 
-_TRIGGERS_BY_TAG = {
-    "dagster/schedule_name": "schedule",
-    "dagster/sensor_name": "sensor",
-    "dagster/backfill": "backfill",
-    "dagster/from_automation_condition": "automation",
-}
 
-
-def sync_asset(
-    project: Project,
-    sync: Sync,
-    service_factory: ServiceFactory,
-    *,
-    retry_policy: dg.RetryPolicy = OUTAGE_RETRIES,
-    on_progress: Progress | None = None,
-    on_phase: OnPhase | None = None,
-) -> dg.AssetsDefinition:
-    """The asset of a sync. Raises `ConfigurationError` for a name, owner or tag that Dagster refuses."""
-
-    def execute(context: dg.AssetExecutionContext) -> Results:
-        config = SyncRunConfig.model_validate(context.op_execution_context.op_config)
-        with service_factory() as service:
-            yield from _Step(context, config, service, sync, retry_policy, on_progress, on_phase).execute()
-
-    try:
-        return dg.multi_asset(
-            name=sync.slug,
-            specs=[_spec(project, sync)],
-            check_specs=check_specs(sync),
-            config_schema=_CONFIG_SCHEMA,
-            can_subset=True,
-        )(execute)
-    except (dg.DagsterInvalidDefinitionError, dg.DagsterInvariantViolationError) as error:
-        raise ConfigurationError(
-            f"sync {sync.name!r} cannot be a Dagster asset: {error}",
-            hint="Change its slug, group, owners or tags.",
-        ) from None
-
-
-def _spec(project: Project, sync: Sync) -> dg.AssetSpec:
+def asset_spec(project: Project, sync: Sync) -> dg.AssetSpec:
+    """The asset of a sync, without what makes it run."""
+    upstreams = upstream_keys(project, sync)
     return dg.AssetSpec(
         asset_key(sync),
+        deps=list(dict.fromkeys(upstreams.values())),
         description=description(project, sync),
         group_name=sync.group,
         owners=list(sync.owners),
         tags=dict(sync.tags),
-        kinds={project.destinations[sync.destination_id].connector, _warehouse_kind(project, sync)},
-        metadata=definition_metadata(sync),
-        skippable=True,  # a dry run materializes nothing
+        automation_condition=condition(sync),
+        freshness_policy=freshness_policy(project, sync),
+        kinds={project.destinations[sync.destination_id].connector, _source_kind(project, sync)},
+        metadata=definition_metadata(project, sync) | upstreams_metadata(upstreams),
+        skippable=True,
     )
 
 
-def _warehouse_kind(project: Project, sync: Sync) -> str:
+def run_step(context: dg.AssetExecutionContext, step: SyncStep) -> Results:
+    """Run the sync, and report on it."""
+    yield from step.run()
+
+
+def sync_asset(
+    sync: Sync, spec: dg.AssetSpec, settings: StepSettings, execute: Execute = run_step
+) -> dg.AssetsDefinition:
+    """The asset that runs a sync.
+
+    Raises `ConfigurationError` for a name, owner or tag that Dagster refuses, and for a spec with another key.
+    """
+    if spec.key != asset_key(sync):
+        raise ConfigurationError(
+            f"the asset of sync {sync.name!r} has the key {asset_key(sync).to_user_string()}, not "
+            f"{spec.key.to_user_string()}: runs from elsewhere find it by that",
+            hint="Change its slug.",
+        )
+
+    def op(context: dg.AssetExecutionContext, **inputs: object) -> Results:
+        with settings.open_service() as service:
+            yield from execute(context, SyncStep(context, sync, settings, service, **inputs))
+
+    try:
+        return dg.multi_asset(
+            name=sync.slug,
+            # A dry run materializes nothing.
+            specs=[spec if spec.skippable else spec.replace_attributes(skippable=True)],
+            ins=_inputs(sync),
+            check_specs=check_specs(sync),
+            config_schema=_CONFIG_SCHEMA,
+            can_subset=True,
+            pool=pool(sync),
+        )(op)
+    except (dg.DagsterInvalidDefinitionError, dg.DagsterInvariantViolationError) as error:
+        raise refused(sync, error) from None
+
+
+def _inputs(sync: Sync) -> dict[str, dg.AssetIn]:
+    """The DataFrame that Dagster's I/O manager hands to a sync with an `asset:` query."""
+    key = asset_of(sync.source_query)
+    return {} if key is None else {"frame": dg.AssetIn(dg.AssetKey(list(key)))}
+
+
+def refused(sync: Sync, error: dg.DagsterError) -> ConfigurationError:
+    """The error for a sync that Dagster does not take."""
+    return ConfigurationError(
+        f"sync {sync.name!r} cannot be a Dagster asset: {error}", hint="Change its slug, group, owners or tags."
+    )
+
+
+def _source_kind(project: Project, sync: Sync) -> str:
+    if reads_asset(sync.source_query):
+        return "dataframe"
     scheme = project.warehouses[sync.warehouse].url.partition(":")[0].partition("+")[0]
     return "postgres" if scheme == "postgresql" else scheme
-
-
-class _Step:
-    """One attempt of the op: a run of the sync, or (checks selected alone) a look at the last one."""
-
-    def __init__(
-        self,
-        context: dg.AssetExecutionContext,
-        config: SyncRunConfig,
-        service: Service,
-        sync: Sync,
-        retry_policy: dg.RetryPolicy,
-        on_progress: Progress | None,
-        on_phase: OnPhase | None,
-    ) -> None:
-        self._context = context
-        self._config = config
-        self._service = service
-        self._sync = sync
-        self._retry_policy = retry_policy
-        self._on_progress = on_progress
-        self._on_phase = on_phase
-
-    def execute(self) -> Results:
-        if not self._context.selected_asset_keys:
-            yield from self._checks(last_run(self._service, self._sync))
-            return
-        try:
-            report = self._run()
-        except RetlError as error:
-            yield from self._counts_of_failed()
-            self._give_up_or_retry(error)
-        except BaseException:
-            yield from self._counts_of_failed()
-            raise
-        if report.run.dry_run:
-            yield self._observation(run_metadata(report.run) | plan_metadata(report.plan))
-            return
-        metadata = run_metadata(report.run) | delivery_metadata(report.run, report.plan)
-        yield dg.MaterializeResult(
-            asset_key=asset_key(self._sync),
-            metadata=metadata | self._failures(report.run),
-            check_results=list(self._checks(report.run)),
-        )
-
-    def _run(self) -> Report:
-        run_id, options = self._asked()
-        return self._service.run(
-            self._sync.id,
-            options,
-            run_id=run_id,
-            trigger=_trigger(self._context.run.tags),
-            dagster_run_id=self._context.run.run_id,
-            dagster_step=self._sync.slug,
-            on_progress=self._on_progress,
-            on_phase=self._enter,
-        )
-
-    def _enter(self, phase: Phase, counters: Counters) -> None:
-        self._context.log.info(doing(phase, counters))
-        if self._on_phase is not None:
-            self._on_phase(phase, counters)
-
-    def _counts_of_failed(self) -> Iterator[dg.AssetObservation]:
-        """What the run did before it ended early. Yielded: events that are only logged get lost with the error."""
-        run = self._recorded()
-        if run is not None:
-            yield self._observation(run_metadata(run) | self._failures(run))
-
-    def _asked(self) -> tuple[str | None, RunOptions]:
-        """The queued run to execute, if any, and what is asked of the run."""
-        config = self._config
-        if config.run_id is None:
-            return None, self._with_replay(config.options())
-        queued = self._service.run_of(config.run_id)
-        if queued.sync_id != self._sync.id:
-            raise ConfigurationError(f"run {queued.id} is one of sync {queued.sync_name!r}, not {self._sync.name!r}")
-        # Executing a Dagster run again copies its configuration: that is a new run with the same options.
-        taken = queued.dagster_run_id not in (None, self._context.run.run_id)
-        return (None if taken else queued.id), options_from_json(queued.options)
-
-    def _with_replay(self, options: RunOptions) -> RunOptions:
-        if not options.replay:
-            return options
-        replays = self._service.replays(options.replay)
-        foreign = sorted(replays.keys() - {self._sync.id})
-        if foreign:
-            raise ConfigurationError(
-                f"some of the dead letters to replay are not of sync {self._sync.name!r}",
-                hint="Replay each sync's dead letters with a run of that sync.",
-            )
-        return replace(options, replay=replays[self._sync.id].replay, keys=replays[self._sync.id].keys)
-
-    def _recorded(self) -> Run | None:
-        return self._service.store.runs.find(self._context.run.run_id, self._sync.slug)
-
-    def _give_up_or_retry(self, error: RetlError) -> NoReturn:
-        """Raise what Dagster is to hear. Not the error itself: what lies behind it may hold secrets."""
-        failure = self._failure(error)
-        attempt, policy = self._context.op_execution_context.retry_number + 1, self._retry_policy
-        if error.code in OUTAGES and self._config.retry_outages and attempt <= policy.max_retries:
-            raise dg.RetryRequested(policy.max_retries, policy.calculate_delay(attempt)) from failure
-        raise failure from None
-
-    def _failure(self, error: RetlError) -> dg.Failure:
-        run = self._recorded()
-        metadata = run_metadata(run) if run else {}
-        metadata["retl/error_code"] = dg.MetadataValue.text(error.code.value)
-        return dg.Failure(f"{error.code}: {error}", metadata=metadata, allow_retries=False)
-
-    def _observation(self, metadata: Metadata) -> dg.AssetObservation:
-        return dg.AssetObservation(asset_key(self._sync), metadata=metadata)
-
-    def _failures(self, run: Run) -> Metadata:
-        letters = self._service.dead_letters(self._sync.id, run_id=run.id, limit=SAMPLE_FAILURES)
-        return failures_metadata(letters)
-
-    def _checks(self, run: Run | None) -> Iterator[dg.AssetCheckResult]:
-        names = {key.name for key in self._context.selected_asset_check_keys}
-        return check_results(self._sync, run, names)
-
-
-def _trigger(tags: Mapping[str, str]) -> str:
-    """Who asked for a Dagster run: what its launcher says, or what started it."""
-    if TRIGGER_TAG in tags:
-        return tags[TRIGGER_TAG]
-    return next((trigger for tag, trigger in _TRIGGERS_BY_TAG.items() if tag in tags), "manual")

@@ -5,26 +5,36 @@ It reads the list of syncs, of the project and of its store, and nothing else: n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import dagster as dg
 
 from dagster_retl.engine.phase import OnPhase
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.project import Project
+from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.alerts import alert_sensor
-from dagster_retl.orchestration.assets import OUTAGE_RETRIES, Progress, sync_asset
+from dagster_retl.orchestration.assets import Execute, asset_spec, refused, run_step, sync_asset
+from dagster_retl.orchestration.automation import automation_sensors
 from dagster_retl.orchestration.names import JOB_NAME, PROJECT_TAG, ServiceFactory
+from dagster_retl.orchestration.optional_checks import optional_checks
 from dagster_retl.orchestration.reaper import reaper_sensor
 from dagster_retl.orchestration.resources import project_resources
 from dagster_retl.orchestration.schedules import sync_schedules
+from dagster_retl.orchestration.step import OUTAGE_RETRIES, Progress, StepSettings
 from dagster_retl.service import Service
+from dagster_retl.sources.query import asset_of
 from dagster_retl.syncs.catalog import with_stored_syncs
+
+GetAssetSpec = Callable[[Sync], dg.AssetSpec]
 
 
 def build_definitions(
     project: Project,
     *,
+    get_asset_spec: GetAssetSpec | None = None,
+    execute: Execute = run_step,
     retry_policy: dg.RetryPolicy = OUTAGE_RETRIES,
     on_progress: Progress | None = None,
     on_phase: OnPhase | None = None,
@@ -32,37 +42,90 @@ def build_definitions(
 ) -> dg.Definitions:
     """Assets, checks, schedules, sensors, resources and the job `retl_syncs` of a project.
 
-    retry_policy: when Dagster tries a run again that ended because the warehouse or the
-    destination was down; other failures are not retried. on_progress, on_phase: called with the
-    counters and phases of the runs of this process. stored_syncs: whether those are included that were made
-    through the API and live in the project's store. Raises `ConfigurationError` for a sync whose slug, owners or
-    tags Dagster refuses, `StoreError` when the store cannot be read.
+    get_asset_spec: the spec of each sync's asset, instead of `asset_spec(project, sync)`; its key stays.
+    execute: what each op does with its step. retry_policy: when Dagster tries a run again that ended
+    because the warehouse or the destination was down; other failures are not retried. on_progress,
+    on_phase: called with the counters and phases of the runs of this process. stored_syncs: whether
+    those are included that were made through the API and live in the project's store. Raises
+    `ConfigurationError` for a sync whose slug, owners or tags Dagster refuses, `StoreError` when the
+    store cannot be read.
     """
     service_factory = service_factory_of(project)
     if stored_syncs:
         project = with_stored_syncs(project)
-    assets = [
-        sync_asset(
-            project, sync, service_factory, retry_policy=retry_policy, on_progress=on_progress, on_phase=on_phase
-        )
-        for sync in project.syncs
+    settings = StepSettings(service_factory, retry_policy, on_progress, on_phase)
+    assets = [sync_asset(sync, _spec(project, sync, get_asset_spec), settings, execute) for sync in project.syncs]
+    sensors = [
+        alert_sensor(project, service_factory),
+        reaper_sensor(project, service_factory),
+        *automation_sensors(project),
     ]
-    sensors = [alert_sensor(project, service_factory), reaper_sensor(project, service_factory)]
-    _refuse_taken_names(project, [JOB_NAME, *(sensor.name for sensor in sensors)])
-    job = dg.define_asset_job(
-        JOB_NAME,
+    checks = [each for sync in project.syncs for each in optional_checks(sync, service_factory)]
+    _refuse_taken_names(project, [JOB_NAME, *(each.op.name for each in checks), *(each.name for each in sensors)])
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=checks,
+        jobs=[_job(project, JOB_NAME, assets)],
+        schedules=sync_schedules(project, service_factory),
+        sensors=sensors,
+        resources=project_resources(project),
+    )
+
+
+def standalone_definitions(
+    project: Project, *, on_progress: Progress | None = None, on_phase: OnPhase | None = None
+) -> dg.Definitions:
+    """The definitions of a project that nothing else is merged with.
+
+    Assets whose DataFrames syncs read are not among them: they are declared here, and what another
+    code location stored of them is read through the I/O manager.
+    """
+    keys = {tuple(key) for sync in with_stored_syncs(project).syncs if (key := asset_of(sync.source_query))}
+    declared = [dg.AssetSpec(dg.AssetKey(list(key))) for key in sorted(keys)]
+    return dg.Definitions.merge(
+        build_definitions(project, on_progress=on_progress, on_phase=on_phase), dg.Definitions(assets=declared)
+    )
+
+
+def build_sync_definitions(
+    project: Project, *, get_asset_spec: GetAssetSpec | None = None, execute: Execute = run_step
+) -> dg.Definitions:
+    """Definitions of a project with one sync, which may stand beside those of other syncs of the same file.
+
+    Its job and sensors are named after it, and it brings no resources. Raises `ConfigurationError`.
+    """
+    [sync] = project.syncs
+    service_factory = service_factory_of(project)
+    asset = sync_asset(sync, _spec(project, sync, get_asset_spec), StepSettings(service_factory), execute)
+    job = f"retl_{sync.slug}"
+    return dg.Definitions(
+        assets=[asset],
+        asset_checks=optional_checks(sync, service_factory),
+        jobs=[_job(project, job, [asset])],
+        schedules=sync_schedules(project, service_factory, job_name=job),
+        sensors=[
+            *([alert_sensor(project, service_factory, of=sync.slug)] if project.alerts else []),
+            reaper_sensor(project, service_factory, of=sync.slug),
+            *automation_sensors(project, of=sync.slug),
+        ],
+    )
+
+
+def _job(project: Project, name: str, assets: Sequence[dg.AssetsDefinition]) -> Any:
+    return dg.define_asset_job(
+        name,
         selection=dg.AssetSelection.assets(*assets),
         description="Runs syncs; each run selects the assets of those it is for.",
         executor_def=dg.in_process_executor,
         tags={PROJECT_TAG: project.project},
     )
-    return dg.Definitions(
-        assets=assets,
-        jobs=[job],
-        schedules=sync_schedules(project, service_factory),
-        sensors=sensors,
-        resources=project_resources(project),
-    )
+
+
+def _spec(project: Project, sync: Sync, get_asset_spec: GetAssetSpec | None) -> dg.AssetSpec:
+    try:
+        return asset_spec(project, sync) if get_asset_spec is None else get_asset_spec(sync)
+    except dg.DagsterInvalidDefinitionError as error:
+        raise refused(sync, error) from None
 
 
 def service_factory_of(project: Project) -> ServiceFactory:
@@ -75,11 +138,11 @@ def service_factory_of(project: Project) -> ServiceFactory:
 
 
 def _refuse_taken_names(project: Project, taken: Iterable[str]) -> None:
-    """A schedule is named after its sync, and shares its names with jobs and sensors."""
+    """An op and a schedule are named after their sync, and share their names with other ops, jobs and sensors."""
     for name in taken:
         for sync in project.syncs:
             if sync.slug == name:
                 raise ConfigurationError(
-                    f"sync {sync.name!r} cannot have the slug {name!r}: a job or sensor of that name exists",
+                    f"sync {sync.name!r} cannot have the slug {name!r}: a check, job or sensor of that name exists",
                     hint="Give it another `slug`.",
                 )

@@ -10,11 +10,11 @@ from dagster_retl.errors import RetlError
 from dagster_retl.model.project import Project
 from dagster_retl.model.runs import Run, RunOptions
 from dagster_retl.model.sync import Sync
-from dagster_retl.orchestration.assets import Progress
-from dagster_retl.orchestration.build import build_definitions
+from dagster_retl.orchestration.build import standalone_definitions
 from dagster_retl.orchestration.config import SyncRunConfig, run_config
 from dagster_retl.orchestration.instance import open_instance
 from dagster_retl.orchestration.names import JOB_NAME, TRIGGER_TAG, asset_key, run_tags
+from dagster_retl.orchestration.step import Progress
 from dagster_retl.service import Service
 from dagster_retl.webserver import Webserver
 
@@ -68,7 +68,7 @@ def _execute(
     on_phase: OnPhase | None,
 ) -> tuple[str, str]:
     """Execute a run here; the Dagster run's id, and why it failed if it did."""
-    definitions = build_definitions(project, on_progress=on_progress, on_phase=on_phase)
+    definitions = standalone_definitions(project, on_progress=on_progress, on_phase=on_phase)
     with open_instance(project.base) as instance:
         result = definitions.resolve_job_def(JOB_NAME).execute_in_process(
             run_config=run_config(sync, config) | {"loggers": _QUIET},

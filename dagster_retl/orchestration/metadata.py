@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import dagster as dg
 
 from dagster_retl.engine.plan import Plan, PlannedRow
 from dagster_retl.model.project import Project
+from dagster_retl.model.redactor import MASK
 from dagster_retl.model.rows import FieldType
 from dagster_retl.model.runs import DeadLetter, Run
-from dagster_retl.model.sync import FieldMapping, Sync
+from dagster_retl.model.sync import FieldMapping, Sync, reads_asset
 
 SAMPLE_FAILURES = 10
 
@@ -26,6 +28,7 @@ _COUNTS = {
     "retl/rows_unknown": "unknown",
     "retl/rows_removed": "removed",
     "retl/rows_deleted": "deleted",
+    "retl/rows_delete_failed": "delete_failed",
     "retl/retries": "retries",
     "retl/requests": "requests",
     "retl/bytes": "bytes_sent",
@@ -39,13 +42,14 @@ def description(project: Project, sync: Sync) -> str:
     destination = project.destinations[sync.destination_id]
     key = ", ".join(f"`{name}`" for name in sync.key_fields) or "none"
     lines = [
+        *([] if project.writes else ["**Writes are off**: every run is a plan, and nothing runs by itself.", ""]),
         *([sync.description, ""] if sync.description else []),
         (
             f"**{sync.sync_mode.value}** into **{destination.name}** (`{sync.destination_id}`, "
             f"{destination.connector}), object `{sync.object_name}`, key {key}. {_when(sync)}"
         ),
         "",
-        f"From warehouse `{sync.warehouse}`:",
+        "From an asset's DataFrame:" if reads_asset(sync.source_query) else f"From warehouse `{sync.warehouse}`:",
         "",
         _code(sync.source_query.strip(), "sql"),
         "",
@@ -54,9 +58,18 @@ def description(project: Project, sync: Sync) -> str:
     return "\n".join(lines)
 
 
-def definition_metadata(sync: Sync) -> dict[str, str]:
+def definition_metadata(project: Project, sync: Sync) -> dict[str, Any]:
     """Metadata of the asset itself."""
-    return {"retl/sync_id": sync.id, "retl/destination": sync.destination_id, "retl/object": sync.object_name}
+    connector = project.destinations[sync.destination_id].connector
+    off = {} if project.writes else {"retl/writes": "off: every run is a plan, and nothing runs by itself"}
+    return {
+        "retl/sync_id": sync.id,
+        "retl/destination": sync.destination_id,
+        "retl/object": sync.object_name,
+        # Not the address: it may hold a secret.
+        "dagster/uri": f"{connector}://{sync.destination_id}/{sync.object_name}",
+        **off,
+    }
 
 
 def run_metadata(run: Run) -> Metadata:
@@ -96,13 +109,30 @@ def failures_metadata(letters: Sequence[DeadLetter]) -> Metadata:
     return {"retl/failures": dg.MetadataValue.table([_failure(letter) for letter in letters])}
 
 
+def open_letters_metadata(sync: Sync, count: int, api_url: str | None) -> Metadata:
+    """How many dead letters of the sync are open, and where they are.
+
+    api_url: where the REST API is, if somebody said so.
+    """
+    metadata: Metadata = {"retl/dead_letters_open": dg.MetadataValue.int(count)}
+    if not count:
+        return metadata
+    if api_url:
+        link = f"{api_url.rstrip('/')}/api/reverse-etl/dlq?{urlencode({'sync_id': sync.id})}"
+        return metadata | {"retl/dead_letters": dg.MetadataValue.url(link)}
+    return metadata | {"retl/dead_letters": dg.MetadataValue.md(f"`retl dlq list {sync.slug}`")}
+
+
 def plan_metadata(plan: Plan) -> Metadata:
     """A dry run's plan, to read."""
     return {"retl/plan": dg.MetadataValue.md(plan_markdown(plan))}
 
 
 def plan_markdown(plan: Plan) -> str:
-    """The plan in Markdown: totals, examples, what would stop it."""
+    """The plan in Markdown: totals, examples, what would stop it.
+
+    Dagster keeps it in its event log: of the examples it has the keys, and no other value.
+    """
     totals = plan.totals
     failed = ", ".join(f"{count} {code}" for code, count in sorted(totals.failed.items()))
     skipped = ", ".join(f"{count} {reason}" for reason, count in sorted(totals.skipped.items()))
@@ -120,7 +150,10 @@ def plan_markdown(plan: Plan) -> str:
         plan.samples
         and _markdown_table(
             ("change", "key", "now", "will be"),
-            [(row.change, _json(row.record_keys), _present(row), _json(row.values)) for row in plan.samples],
+            [
+                (row.change, _json(row.record_keys), _present(row), _json(_masked(row, row.values)))
+                for row in plan.samples
+            ],
         ),
         plan.failing
         and _markdown_table(
@@ -132,7 +165,19 @@ def plan_markdown(plan: Plan) -> str:
 
 def _present(row: PlannedRow) -> str:
     """What the destination holds now, where it was asked."""
-    return "" if row.present is None else _json(row.present)
+    return "" if row.present is None else _json(_masked(row, row.present))
+
+
+def _masked(row: PlannedRow, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the row without those outside its key; that one is null, or changes, may be seen."""
+    return {name: _shown(row, name, value) for name, value in values.items()}
+
+
+def _shown(row: PlannedRow, name: str, value: Any) -> Any:
+    if value is None or row.record_keys.get(name) == value:
+        return value
+    changes = row.present is not None and row.present.get(name) != row.values.get(name)
+    return f"{MASK} (changes)" if changes else MASK
 
 
 def _column(field: FieldType) -> dg.TableColumn:
@@ -155,6 +200,8 @@ def _failure(letter: DeadLetter) -> dg.TableRecord:
 
 def _when(sync: Sync) -> str:
     """Said here, because Dagster shows the schedules of the whole job with each of its assets."""
+    if sync.schedule.type == "on_upstream":
+        return "Runs when an asset that it reads was materialized."
     if sync.schedule.expression is None:
         return "Runs when somebody starts it."
     return f"Runs at `{sync.schedule.expression}` ({sync.schedule.timezone})."

@@ -17,7 +17,7 @@ from dagster_retl.model.dagster_names import (
     asset_path,
     run_tags,
 )
-from dagster_retl.model.sync import Sync
+from dagster_retl.model.sync import Sync, slugify
 from dagster_retl.service import Service
 
 __all__ = [
@@ -30,7 +30,9 @@ __all__ = [
     "TRIGGER_TAG",
     "ServiceFactory",
     "asset_key",
+    "pool",
     "run_tags",
+    "sensor_name",
 ]
 
 ServiceFactory = Callable[[], Service]
@@ -40,3 +42,13 @@ ServiceFactory = Callable[[], Service]
 def asset_key(sync: Sync) -> dg.AssetKey:
     """`retl/<slug>`."""
     return dg.AssetKey(asset_path(sync))
+
+
+def sensor_name(name: str, slug: str | None) -> str:
+    """The name of a project's sensor, or of the same sensor for one sync."""
+    return name if slug is None else f"{name}_{slug}"
+
+
+def pool(sync: Sync) -> str:
+    """The pool of a sync's op: that of its destination. It holds as many at a time as somebody allows it."""
+    return f"retl_{slugify(sync.destination_id)}"

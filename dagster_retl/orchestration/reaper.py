@@ -14,7 +14,7 @@ import dagster as dg
 from dagster_retl.engine.reap import close_dead_runs
 from dagster_retl.model.project import Project
 from dagster_retl.model.runs import Run
-from dagster_retl.orchestration.names import ServiceFactory
+from dagster_retl.orchestration.names import ServiceFactory, sensor_name
 from dagster_retl.service import Service
 from dagster_retl.store.leases import Holder
 
@@ -25,11 +25,11 @@ _IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Da
 _MARKED = "The process of this run died: its lease of the sync expired, and it cannot be asked to stop."
 
 
-def reaper_sensor(project: Project, open_service: ServiceFactory) -> dg.SensorDefinition:
-    """The sensor `retl_reaper`. It runs unless the project's writes are off."""
+def reaper_sensor(project: Project, open_service: ServiceFactory, *, of: str | None = None) -> dg.SensorDefinition:
+    """The sensor `retl_reaper`, or `retl_reaper_<slug>` of one sync. It runs unless the project's writes are off."""
 
     @dg.sensor(
-        name="retl_reaper",
+        name=sensor_name("retl_reaper", of),
         minimum_interval_seconds=INTERVAL,
         default_status=dg.DefaultSensorStatus.RUNNING if project.writes else dg.DefaultSensorStatus.STOPPED,
         description="Closes runs whose process died, as their leases tell, and ends their Dagster runs.",

@@ -5,26 +5,36 @@ from __future__ import annotations
 import dagster as dg
 
 from dagster_retl.model.project import Project
+from dagster_retl.model.runs import Run
 from dagster_retl.model.sync import Sync
-from dagster_retl.orchestration.names import JOB_NAME, ServiceFactory, asset_key, run_tags
+from dagster_retl.orchestration.circuit import closing_time, open_circuit
+from dagster_retl.orchestration.names import JOB_NAME, TRIGGER_TAG, ServiceFactory, asset_key, run_tags
 
 
-def sync_schedules(project: Project, service_factory: ServiceFactory) -> list[dg.ScheduleDefinition]:
+def sync_schedules(
+    project: Project, service_factory: ServiceFactory, *, job_name: str = JOB_NAME
+) -> list[dg.ScheduleDefinition]:
     """The schedules of a project, named after the syncs' slugs."""
-    return [sync_schedule(project, sync, service_factory) for sync in project.syncs if sync.schedule.type == "cron"]
+    return [
+        sync_schedule(project, sync, service_factory, job_name)
+        for sync in project.syncs
+        if sync.schedule.type == "cron"
+    ]
 
 
-def sync_schedule(project: Project, sync: Sync, service_factory: ServiceFactory) -> dg.ScheduleDefinition:
+def sync_schedule(
+    project: Project, sync: Sync, service_factory: ServiceFactory, job_name: str
+) -> dg.ScheduleDefinition:
     """A schedule that asks the store at each tick whether its sync is enabled."""
     running = project.writes  # `enabled` is asked at each tick, so that enabling needs no reload
 
     @dg.schedule(
         str(sync.schedule.expression),
         name=sync.slug,
-        job_name=JOB_NAME,
+        job_name=job_name,
         execution_timezone=sync.schedule.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
-        description=f"Runs sync {sync.name!r}.",
+        description=f"Runs sync {sync.name!r}." + ("" if running else " Writes are off: it is declared stopped."),
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         with service_factory() as service:
@@ -32,6 +42,13 @@ def sync_schedule(project: Project, sync: Sync, service_factory: ServiceFactory)
                 return dg.SkipReason(f"sync {sync.name!r} is disabled; `retl syncs enable {sync.slug}` starts it")
             if (running := service.running(sync)) is not None:
                 return dg.SkipReason(f"sync {sync.name!r} is still being run by {running}")
-        return dg.RunRequest(asset_selection=[asset_key(sync)], tags=run_tags(sync))
+            if (failed := open_circuit(service, sync, service.store.now())) is not None:
+                return dg.SkipReason(_is_open(sync, failed))
+        return dg.RunRequest(asset_selection=[asset_key(sync)], tags={**run_tags(sync), TRIGGER_TAG: "schedule"})
 
     return tick
+
+
+def _is_open(sync: Sync, failed: Run) -> str:
+    until = closing_time(failed).strftime("%H:%M:%S")
+    return f"destination {sync.destination_id} is down, says {failed.id}; it is left alone until {until} UTC"

@@ -16,7 +16,7 @@ from dagster_retl.model.redactor import Redactor
 from dagster_retl.sources.base import Source, SourceSettings, missing_driver
 from dagster_retl.sources.connection_secrets import connection_secrets
 from dagster_retl.sources.duckdb_source import DuckDBSource
-from dagster_retl.sources.sqlalchemy_source import SQLAlchemySource
+from dagster_retl.sources.sqlalchemy_source import SQLAlchemySource, sqlglot_name
 from dagster_retl.sources.sqlite_source import SQLiteSource
 
 
@@ -42,6 +42,21 @@ def open_source(
     except ValueError as error:
         raise ConfigurationError(f"warehouse {name!r}: {error}") from None
     return _source(parsed, settings, Redactor(connection_secrets(parsed, settings.connect_args)))
+
+
+def dialect_of(url: str) -> str:
+    """The SQL behind a warehouse's URL, as sqlglot calls it; nothing is opened."""
+    backend = check_url(url).get_backend_name()
+    return _NATIVE.get(backend) or sqlglot_name(backend)
+
+
+_NATIVE = {
+    "duckdb": "duckdb",
+    "motherduck": "duckdb",
+    "postgresql": "postgres",
+    "postgres": "postgres",
+    "sqlite": "sqlite",
+}
 
 
 def _source(url: URL, settings: SourceSettings, redact: Redactor) -> Source:

@@ -1,4 +1,4 @@
-"""What a sync may read: one SELECT, a table, or a file that holds one SELECT.
+"""What a sync may read: one SELECT, a table, a dbt model, a file that holds one SELECT, or a DataFrame.
 
 The check is the first of two walls: the connection is read-only as well, where the database can be.
 """
@@ -17,6 +17,10 @@ from sqlglot.errors import ParseError, TokenError
 from sqlglot.optimizer.scope import traverse_scope
 
 from dagster_retl.errors import ConfigurationError
+from dagster_retl.sources.dbt_manifest import dbt_model
+
+FRAME = "frame"
+"""The one table of a DataFrame's source."""
 
 _REFERENCE = re.compile(r"\s*(table|file|dbt|asset):(.*)", re.DOTALL | re.IGNORECASE)
 
@@ -61,19 +65,24 @@ _DANGEROUS_PREFIXES = ("dblink", "pg_ls_", "pg_advisory_", "pg_try_advisory_", "
 
 @dataclass(frozen=True, slots=True)
 class ResolvedQuery:
-    """`sql`: one SELECT in the warehouse's dialect. `tables`: the tables that it reads, as dotted names."""
+    """`sql`: one SELECT in the warehouse's dialect. `relations`: the tables that it reads, each by its name's parts."""
 
     sql: str
-    tables: tuple[str, ...]
+    relations: tuple[tuple[str, ...], ...]
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables, as dotted names."""
+        return tuple(".".join(parts) for parts in self.relations)
 
 
 def resolve_query(text: str, *, dialect: str, base: Path) -> ResolvedQuery:
     """The query that a sync's `source_query` stands for.
 
     `table:schema.name` is the whole table; `file:sql/contacts.sql` the text of that file, UTF-8, relative
-    to `base` and inside it; anything else is SQL. dialect: sqlglot's name. Raises `ConfigurationError`
-    unless it is exactly one statement that only reads, and for `dbt:` and `asset:`, which this version
-    does not read.
+    to `base` and inside it; `dbt:model` the model's table (see `dbt_model`); `asset:key/path` all of
+    a DataFrame (`FRAME`); anything else is SQL. dialect: sqlglot's name. Raises `ConfigurationError`
+    unless it is exactly one statement that only reads.
     """
     match = _REFERENCE.fullmatch(text)
     if match is None:
@@ -83,10 +92,48 @@ def resolve_query(text: str, *, dialect: str, base: Path) -> ResolvedQuery:
         return _table(reference, dialect)
     if kind == "file":
         return _checked(_text_of(reference, base), dialect, f"the query in {reference}")
-    raise ConfigurationError(
-        f"`{kind}:{reference}`: `{kind}:` queries are not supported by this version",
-        hint="Name the table instead (`table:schema.name`), or write the SELECT.",
-    )
+    if kind == "dbt":
+        return _model(reference, dialect, base)
+    return ResolvedQuery(f"SELECT * FROM {FRAME}", ())
+
+
+def relations_of(text: str, *, dialect: str, base: Path) -> tuple[tuple[str, ...], ...]:
+    """The tables that a `source_query` reads, each by its name's parts, in a third of the time of `resolve_query`.
+
+    Whether it only reads is not looked at. Raises `ConfigurationError` where it cannot be understood.
+    """
+    if _REFERENCE.fullmatch(text):
+        return resolve_query(text, dialect=dialect, base=base).relations
+    return tuple(dict.fromkeys(_tables(_parse(text, dialect, "the query"))))
+
+
+def asset_of(text: str) -> tuple[str, ...] | None:
+    """The key of the asset whose DataFrame a `source_query` reads, by its parts; None: it reads a warehouse.
+
+    Raises `ConfigurationError` for a key without parts.
+    """
+    match = _REFERENCE.fullmatch(text)
+    if match is None or match.group(1).lower() != "asset":
+        return None
+    parts = tuple(part.strip() for part in match.group(2).split("/"))
+    if not all(parts):
+        raise ConfigurationError(f"`{text.strip()}` names no asset", hint="Write `asset:key/path`.")
+    return parts
+
+
+def dbt_model_of(text: str) -> str | None:
+    """The dbt model that a `source_query` reads; None: it does not say one."""
+    match = _REFERENCE.fullmatch(text)
+    return match.group(2).strip() if match is not None and match.group(1).lower() == "dbt" else None
+
+
+def _model(reference: str, dialect: str, base: Path) -> ResolvedQuery:
+    relation = dbt_model(reference, base).relation
+    if relation is None:
+        raise ConfigurationError(
+            f"`dbt:{reference}` is an ephemeral model: it has no table", hint="Materialize it as a view or a table."
+        )
+    return _table(relation, dialect)
 
 
 def _table(reference: str, dialect: str) -> ResolvedQuery:
@@ -100,7 +147,7 @@ def _table(reference: str, dialect: str) -> ResolvedQuery:
         if folds_up and not part.args.get("quoted"):
             part.set("this", part.name.upper())
     sql = f"SELECT * FROM {table.sql(dialect=dialect, identify=True)}"
-    return ResolvedQuery(sql, (_dotted(table),))
+    return ResolvedQuery(sql, (_parts(table),))
 
 
 def _text_of(reference: str, base: Path) -> str:
@@ -206,14 +253,14 @@ def _is_dangerous(name: str) -> bool:
     return name in _DANGEROUS.split() or name.startswith(_DANGEROUS_PREFIXES)
 
 
-def _tables(tree: exp.Expr) -> Iterator[str]:
+def _tables(tree: exp.Expr) -> Iterator[tuple[str, ...]]:
     """Tables that exist in the database: not CTEs, subqueries, table functions or files."""
     scopes = traverse_scope(tree) if isinstance(tree, exp.Query) else []
     sources = [source for scope in scopes for source in scope.sources.values()] or tree.find_all(exp.Table)
     for source in sources:
         if isinstance(source, exp.Table) and isinstance(source.this, exp.Identifier):
-            yield _dotted(source)
+            yield _parts(source)
 
 
-def _dotted(table: exp.Table) -> str:
-    return ".".join(part.name for part in table.parts)
+def _parts(table: exp.Table) -> tuple[str, ...]:
+    return tuple(part.name for part in table.parts)

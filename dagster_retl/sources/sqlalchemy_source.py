@@ -54,6 +54,12 @@ _PYTHON_TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa
 """Type codes of drivers, such as pyodbc, that name types by Python's classes."""
 
 
+def sqlglot_name(backend: str) -> str:
+    """What sqlglot calls the SQL of a SQLAlchemy backend; empty for those that it does not know."""
+    name = _SQLGLOT_NAMES.get(backend, backend)
+    return name if name in _KNOWN_DIALECTS else ""
+
+
 class SQLAlchemySource(Source):
     """A database behind a SQLAlchemy URL."""
 
@@ -62,9 +68,8 @@ class SQLAlchemySource(Source):
         self._url = url
         self._redact = redact
         backend = url.get_backend_name()
-        name = _SQLGLOT_NAMES.get(backend, backend)
-        self.dialect = name if name in _KNOWN_DIALECTS else ""
-        if settings.statement_timeout is not None and name != "mysql":
+        self.dialect = sqlglot_name(backend)
+        if settings.statement_timeout is not None and self.dialect != "mysql":
             raise ConfigurationError(
                 f"warehouse {settings.name!r}: `statement_timeout` is not supported for {backend}",
                 hint="Set the driver's own option in `connect_args`.",

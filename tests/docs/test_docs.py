@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import click
 import dagster as dg
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from dagster_retl.cli import main
@@ -115,14 +117,32 @@ def test_projects_load_and_their_syncs_are_valid(text: str, tmp_path: Path) -> N
     assert not (tmp_path / ".retl").exists()
 
 
-def test_yaml_that_is_no_project_is_run_configuration() -> None:
-    others = [block.values[0] for block in _blocks("yaml") if not _is_project(block.values[0])]
+def _is_component(text: str) -> bool:
+    return text.startswith("type: ")
+
+
+def _is_configuration(text: str) -> bool:
+    return not _is_project(text) and not _is_component(text)
+
+
+def test_yaml_that_is_neither_project_nor_component_is_run_configuration() -> None:
+    others = [block.values[0] for block in _blocks("yaml") if _is_configuration(block.values[0])]
     assert [text.splitlines()[0] for text in others] == ["ops:"]
+
+
+@pytest.mark.parametrize("text", [block for block in _blocks("yaml") if _is_component(block.values[0])])
+def test_components_are_valid(text: str) -> None:
+    written = yaml.safe_load(text)
+    module, _, name = written["type"].rpartition(".")
+    component = getattr(import_module(module), name)
+    assert issubclass(component, dg.Component)
+    component.get_model_cls().model_validate(written["attributes"])
+    assert set(written) == {"type", "attributes"}
 
 
 def test_the_run_configuration_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (text,) = [block.values[0] for block in _blocks("yaml") if not _is_project(block.values[0])]
+    (text,) = [block.values[0] for block in _blocks("yaml") if _is_configuration(block.values[0])]
     config = tmp_path / "run.yaml"
     config.write_text(text, encoding="utf-8")
     definitions = _definitions(_first_project(), tmp_path)

@@ -461,8 +461,6 @@ NOT_BUILT = {
     "alerts: [{notify: [x], on: [stale]}]\n": "alerts[0].on[0]",
     "alerts: [{notify: [x], dead_letters: {rate: 0}}]\n": "alerts[0].dead_letters.rate",
     "alerts: [{notify: [x], dead_letters: {age: 24h}}]\n": "alerts[0].dead_letters.age",
-    "defaults: {schedule: on_upstream}\n": "defaults.schedule",
-    "defaults: {schedule: {type: on_upstream}}\n": "defaults.schedule.type",
     "defaults: {after: [one]}\n": "defaults.after",
     "defaults: {partitions: daily}\n": "defaults.partitions",
 }
@@ -481,10 +479,11 @@ def test_settings_of_a_sync_that_are_not_built(write: Write, setting: str) -> No
     assert problem.message == f"`{setting.partition(':')[0]}` is not supported by this version"
 
 
-@pytest.mark.parametrize("query", ["dbt:model", "asset:a/b", "' asset:x'"])
-def test_queries_that_are_not_built(write: Write, query: str) -> None:
-    (problem,) = problems_of(write(small().replace("SELECT 1", query)))
-    assert (problem.path, problem.line) == ("syncs[0].source_query", 5)
+def test_a_sync_that_reads_a_dataframe_needs_no_warehouse(write: Write) -> None:
+    text = small().replace("SELECT 1", "asset:a/b")
+    assert Project.load(write(text), environ={}).syncs[0].source_query == "asset:a/b"
+    (problem,) = problems_of(write(small(sync="warehouse: elsewhere").replace("SELECT 1", "table:a")))
+    assert problem.message == "there is no warehouse 'elsewhere'"
 
 
 def test_what_is_built_passes(write: Write) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from dagster_retl.errors import NotFoundError
 from dagster_retl.model.ids import sync_id_of
 from dagster_retl.model.project import AlertRule, Destination, EngineSettings, Project, Warehouse
-from dagster_retl.model.sync import FieldMapping, Schedule, Sync
+from dagster_retl.model.sync import FieldMapping, Sync
 
 
 def sync(**settings: Any) -> Sync:
@@ -93,8 +93,6 @@ def messages(**settings: Any) -> list[tuple[tuple[str | int, ...], str]]:
         ({"syncs": [sync(after=["one_two"])]}, ("syncs", 0, "after")),
         ({"syncs": [sync(partitions="daily")]}, ("syncs", 0, "partitions")),
         ({"syncs": [sync(renamed_from="x")]}, ("syncs", 0, "renamed_from")),
-        ({"syncs": [sync(source_query="asset:x")]}, ("syncs", 0, "source_query")),
-        ({"syncs": [sync(schedule=Schedule(type="on_upstream"))]}, ("syncs", 0, "schedule", "type")),
         ({"alerts": [AlertRule(notify=["x"], on=["stale"])]}, ("alerts", 0, "on", 0)),
     ],
 )

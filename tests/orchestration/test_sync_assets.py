@@ -35,8 +35,7 @@ def evaluations(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEva
 
 def test_assets_describe_their_syncs(scene: Scene) -> None:
     sync = scene.sync(owners=["team:revops"], group="sales", tags={"tier": "gold"}, description="All the people.")
-    [spec] = build_definitions(scene.project(sync)).resolve_all_asset_specs()
-    assert spec.key == KEY
+    spec = build_definitions(scene.project(sync)).get_assets_def(KEY).get_asset_spec(KEY)
     assert (spec.group_name, list(spec.owners), spec.kinds) == ("sales", ["team:revops"], {"http", "duckdb"})
     assert spec.tags["tier"] == "gold"
     assert spec.description is not None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from dagster_retl.errors import ConfigurationError
-from dagster_retl.sources.query import ResolvedQuery, resolve_query
+from dagster_retl.sources.dbt_manifest import dbt_model
+from dagster_retl.sources.query import ResolvedQuery, asset_of, dbt_model_of, resolve_query
 
 
 def resolve(text: str, dialect: str = "postgres", base: Path = Path()) -> ResolvedQuery:
@@ -116,7 +119,8 @@ def test_a_mistake_is_placed() -> None:
     ],
 )
 def test_a_table_is_selected_whole_and_quoted(dialect: str, reference: str, sql: str, table: str) -> None:
-    assert resolve(reference, dialect) == ResolvedQuery(sql, (table,))
+    resolved = resolve(reference, dialect)
+    assert (resolved.sql, resolved.tables) == (sql, (table,))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +135,7 @@ def test_a_file_holds_the_query(tmp_path: Path) -> None:
     (tmp_path / "sql").mkdir()
     (tmp_path / "sql" / "x.sql").write_text("\ufeffSELECT 'é' AS a FROM t;\n", encoding="utf-8")
 
-    assert resolve("file:sql/x.sql", base=tmp_path) == ResolvedQuery("SELECT 'é' AS a FROM t", ("t",))
+    assert resolve("file:sql/x.sql", base=tmp_path) == ResolvedQuery("SELECT 'é' AS a FROM t", (("t",),))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +161,82 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, reference: str, why
         resolve(reference, base=base)
 
 
-@pytest.mark.parametrize("reference", ["dbt:dim_accounts", "asset:crm/accounts"])
-def test_what_this_version_does_not_read_is_refused_by_name(reference: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{reference}.* not supported by this version"):
-        resolve(reference)
+def test_an_asset_is_selected_whole() -> None:
+    assert resolve("asset:crm/accounts", "duckdb") == ResolvedQuery("SELECT * FROM frame", ())
+    assert asset_of(" asset: crm / accounts ") == ("crm", "accounts")
+    assert asset_of("SELECT 'asset:crm'") is None
+    with pytest.raises(ConfigurationError, match="names no asset"):
+        asset_of("asset:crm//accounts")
+
+
+def model(name: str, package: str = "shop", **changes: object) -> dict[str, object]:
+    node = {"resource_type": "model", "package_name": package, "name": name, "relation_name": f'"db"."main"."{name}"'}
+    return node | {"config": {}} | changes
+
+
+def manifest(folder: Path, *nodes: dict[str, object]) -> Path:
+    """A dbt project in `folder`."""
+    (folder / "target").mkdir(parents=True)
+    (folder / "dbt_project.yml").write_text("name: shop")
+    named = {f"{node['resource_type']}.{node['package_name']}.{node['name']}": node for node in nodes}
+    (folder / "target" / "manifest.json").write_text(json.dumps({"nodes": named}))
+    return folder
+
+
+def test_a_dbt_model_is_its_table(tmp_path: Path) -> None:
+    manifest(tmp_path / "dbt", model("dim"), model("test", resource_type="test"))
+    expected = ResolvedQuery('SELECT * FROM "db"."main"."dim"', (("db", "main", "dim"),))
+    assert resolve("dbt:dim", "duckdb", tmp_path) == expected
+    assert resolve("dbt:shop.dim", "duckdb", tmp_path) == expected
+    assert dbt_model_of("dbt: dim") == "dim"
+
+
+def test_a_manifest_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    folder = manifest(tmp_path, model("dim"))
+    assert resolve("dbt:dim", "duckdb", tmp_path).tables == ("db.main.dim",)
+    path = folder / "target" / "manifest.json"
+    path.write_text(path.read_text().replace("main", "prod"))
+    os.utime(path, ns=(1, 1))
+    assert resolve("dbt:dim", "duckdb", tmp_path).tables == ("db.prod.dim",)
+
+
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [
+        ("dbt:dimm", "has no such model"),
+        ("dbt:twice", "any of the packages shop, other"),
+        ("dbt:gone", "ephemeral"),
+    ],
+)
+def test_a_model_that_cannot_be_read_is_named(tmp_path: Path, reference: str, why: str) -> None:
+    gone = model("gone", relation_name=None)
+    manifest(tmp_path, model("dim"), model("twice"), model("twice", "other"), gone)
+    with pytest.raises(ConfigurationError, match=why):
+        resolve(reference, "duckdb", tmp_path)
+
+
+def test_without_a_manifest_it_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="holds no dbt_project"):
+        resolve("dbt:dim", "duckdb", tmp_path)
+    (tmp_path / "dbt_project.yml").touch()
+    with pytest.raises(ConfigurationError, match=r"there is no .*manifest"):
+        resolve("dbt:dim", "duckdb", tmp_path)
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "dbt_project.yml").touch()
+    with pytest.raises(ConfigurationError, match="several dbt projects"):
+        resolve("dbt:dim", "duckdb", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({}, ("dim",)),
+        ({"schema": "crm"}, ("crm", "dim")),
+        ({"meta": {"dagster": {"asset_key": ["a", "b"]}}}, ("a", "b")),
+    ],
+)
+def test_the_asset_of_a_model_is_called_as_dagster_dbt_does(
+    tmp_path: Path, config: dict[str, object], key: tuple[str, ...]
+) -> None:
+    manifest(tmp_path, model("dim", config=config))
+    assert dbt_model("dim", tmp_path).asset_key == key

@@ -47,26 +47,29 @@ class _News:
     remember: Callable[[], None]
 
 
-def tick(service: Service, *, dagster_url: str | None = None, unreachable: Collection[str] = ()) -> TickReport:
+def tick(
+    service: Service, *, dagster_url: str | None = None, unreachable: Collection[str] = (), of: str | None = None
+) -> TickReport:
     """Tell what is to be told.
 
     dagster_url: where Dagster's pages are, for links. unreachable: ids of channels that failed
-    lately; they are tried last.
+    lately; they are tried last. of: the one sync that is watched, which remembers for itself what was said.
     """
     told = channels(service.project.alerts, service.store.uuid)
     told.sort(key=lambda channel: channel.id in unreachable)
-    return _Tick(service, Links(dagster_url)).run(told)
+    return _Tick(service, Links(dagster_url), of).run(told)
 
 
 class _Tick:
     """A look at the store, and what follows from it."""
 
-    def __init__(self, service: Service, links: Links) -> None:
+    def __init__(self, service: Service, links: Links, of: str | None) -> None:
         store = service.store
         self._service = service
         self._project = service.project.model_copy(update={"syncs": tuple(service.definitions())})
         self._links = links
-        self._memory = Memory(store.notices, service.project.project)
+        project = service.project.project
+        self._memory = Memory(store.notices, project if of is None else f"{project}/{of}")
         self._said = self._memory.all()
         self._now = store.now()
         self._attempts = store.runs.last_attempts(sync.id for sync in self._project.syncs)

@@ -1,0 +1,3 @@
+select account_id, name, upper(country) as country
+from {{ ref('raw_accounts') }}
+where is_active
