@@ -43,6 +43,19 @@ def mistakes(error: InvalidSyncError) -> dict[str, str]:
     return {".".join(map(str, mistake.loc)): mistake.message for mistake in error.mistakes}
 
 
+def slugs(definitions: dg.Definitions) -> set[str]:
+    """Of the syncs that the definitions hold; what those read is in their graph, too."""
+    return {each.op.name for each in definitions.assets or () if isinstance(each, dg.AssetsDefinition)}
+
+
+def test_a_frame_of_an_asset_is_looked_at_by_runs_only(world: World) -> None:
+    saved = world.service.editor.create(data(source_query="asset:frames/people"), actor="ann")
+    assert ["not checked" in warning for warning in saved.warnings] == [True]
+    with pytest.raises(InvalidSyncError) as caught:
+        world.service.editor.create(data(name="x", source_query="asset:frames//people"), actor="ann")
+    assert "names no asset" in mistakes(caught.value)["source_query"]
+
+
 def test_a_sync_of_the_store_runs_like_any_other(world: World) -> None:
     saved = world.service.editor.create(data(schedule="0 * * * *", guards={"deletes": "5%"}), actor="ann")
     sync = saved.entry.sync
@@ -82,7 +95,7 @@ def test_a_run_takes_the_query_as_it_is_now(world: World) -> None:
     ({"source_query": "SELECT 1; SELECT 2"}, "source_query", "2 statements"),
     ({"source_query": "SELECT id, name FROM nowhere"}, "source_query", "nowhere"),
     ({"source_query": "file:../secret.sql"}, "source_query", "outside"),
-    ({"source_query": "dbt:model"}, "source_query", "no dbt_project.yml"),
+    ({"source_query": "dbt:model"}, "source_query", "dbt_project.yml"),
     ({"field_mappings": {"id": "id", "name": "nane"}}, "field_mappings", "no column 'nane'"),
     ({"field_mappings": {"id": "id", "name": "getenv('HOME')"}}, "field_mappings", "getenv"),
     ({"name": "class"}, "slug", "reserved"),
@@ -245,21 +258,15 @@ def test_a_sync_moves_into_the_file_with_all_that_it_delivered(world: World) -> 
         assert service.run("other_things").run.counters.unchanged == 2
         with pytest.raises(ConflictError):
             service.editor.update(sync.id, {"description": "x"}, actor="ann")
-        assert len(_synced(build_definitions(service.project))) == 1
-
-
-def _synced(definitions: dg.Definitions) -> set[str]:
-    """The slugs of the syncs that are assets, not the tables that they hang on."""
-    return {asset.op.name for asset in definitions.assets or () if isinstance(asset, dg.AssetsDefinition)}
+        assert slugs(build_definitions(service.project)) == {"other_things"}
 
 
 def test_definitions_hold_the_syncs_of_the_store(world: World) -> None:
     world.service.editor.create(data(schedule="0 * * * *"), actor="ann")
     definitions = build_definitions(world.project)
-    assert _synced(definitions) == {"things", "other_things"}
+    assert slugs(definitions) == {"things", "other_things"}
     assert [schedule.name for schedule in definitions.schedules or ()] == ["other_things"]
-    own = build_definitions(world.project, stored_syncs=False)
-    assert _synced(own) == {"things"}
+    assert slugs(build_definitions(world.project, stored_syncs=False)) == {"things"}
     with dg.DagsterInstance.ephemeral() as instance:
         result = definitions.resolve_job_def("retl_syncs").execute_in_process(
             instance=instance,
