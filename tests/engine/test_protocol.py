@@ -7,7 +7,6 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -437,8 +436,9 @@ class TestRule1Lease:
         with world(tmp_path, config={"timeout": 20.0}) as made:
             made.put((1, "a", 1))
             leases = made.service.store.leases
+            acquire = leases.acquire
             with monkeypatch.context() as patch:
-                patch.setattr(leases, "acquire", partial(leases.acquire, ttl=19.0))
+                patch.setattr(leases, "acquire", lambda sync_id, run_id, ttl: acquire(sync_id, run_id, ttl=19.0))
                 with pytest.raises(LeaseLostError):
                     made.run()
             assert sent(made) == 0
