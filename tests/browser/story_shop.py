@@ -162,10 +162,8 @@ class Shop:
     def retl(self, *arguments: str) -> str:
         """What the command line prints; runs go through the Dagster that is running."""
         command = [sys.executable, "-c", "from dagster_retl.cli import main; main()", *arguments]
-        environment = {**self._environment(), "RETL_DAGSTER_URL": self.url}
-        done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=300
-        )
+        settings: dict[str, Any] = {"cwd": self.folder, "env": self._environment(), "timeout": 300}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **settings)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
