@@ -31,7 +31,7 @@ def check_specs(sync: Sync) -> list[dg.AssetCheckSpec]:
         dg.AssetCheckSpec(
             FAILURE_RATE,
             asset=key,
-            description=f"A warning when rows failed, an error when more than {sync.guards.failures:.3g} of them did.",
+            description=f"A warning when rows failed, an error when more than {_percent(sync.guards.failures)} did.",
         ),
     ]
 
@@ -83,8 +83,8 @@ def _failure_rate(sync: Sync, run: Run) -> dg.AssetCheckResult:
         asset_key=asset_key(sync),
         passed=failed == 0,
         severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
-        description=f"{failed} of {counters.read + counters.removed} rows failed ({share:.2%}); "
-        f"more than {sync.guards.failures:.2%} is an error.",
+        description=f"{failed} of {counters.read + counters.removed} rows failed ({_percent(share)}); "
+        f"more than {_percent(sync.guards.failures)} is an error.",
         metadata={
             "run_id": run.id,
             "rows_failed": failed,
@@ -92,3 +92,7 @@ def _failure_rate(sync: Sync, run: Run) -> dg.AssetCheckResult:
             "threshold": float(sync.guards.failures),
         },
     )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.4g}%"

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import dagster as dg
 
 from dagster_retl.engine.plan import Plan, PlannedRow
-from dagster_retl.model.project import Project
+from dagster_retl.model.project import Destination, Project
 from dagster_retl.model.redactor import MASK
 from dagster_retl.model.rows import FieldType
 from dagster_retl.model.runs import DeadLetter, Run
@@ -18,17 +18,19 @@ from dagster_retl.model.sync import FieldMapping, Sync, reads_asset
 
 SAMPLE_FAILURES = 10
 
-_COUNTS = {
+_ROWS = {
     "retl/rows_read": "read",
     "retl/rows_written": "written",
-    "retl/rows_unconfirmed": "unconfirmed",
     "retl/rows_failed": "failed",
     "retl/rows_unchanged": "unchanged",
     "retl/rows_skipped": "skipped",
     "retl/rows_unknown": "unknown",
+    "retl/rows_unconfirmed": "unconfirmed",
     "retl/rows_removed": "removed",
     "retl/rows_deleted": "deleted",
     "retl/rows_delete_failed": "delete_failed",
+}
+_EFFORT = {
     "retl/retries": "retries",
     "retl/requests": "requests",
     "retl/bytes": "bytes_sent",
@@ -45,8 +47,8 @@ def description(project: Project, sync: Sync) -> str:
         *([] if project.writes else ["**Writes are off**: every run is a plan, and nothing runs by itself.", ""]),
         *([sync.description, ""] if sync.description else []),
         (
-            f"**{sync.sync_mode.value}** into **{destination.name}** (`{sync.destination_id}`, "
-            f"{destination.connector}), object `{sync.object_name}`, key {key}. {_when(sync)}"
+            f"**{sync.sync_mode.value}** into **{destination.name}** ({_called(sync, destination)}), "
+            f"object `{sync.object_name}`, key {key}. {_when(sync)}"
         ),
         "",
         "From an asset's DataFrame:" if reads_asset(sync.source_query) else f"From warehouse `{sync.warehouse}`:",
@@ -72,11 +74,13 @@ def definition_metadata(project: Project, sync: Sync) -> dict[str, Any]:
     }
 
 
-def run_metadata(run: Run) -> Metadata:
-    """The counts of a run, and how it ended."""
-    metadata: Metadata = {
-        name: dg.MetadataValue.int(getattr(run.counters, counter)) for name, counter in _COUNTS.items()
-    }
+def run_metadata(run: Run, failures: Metadata | None = None) -> Metadata:
+    """The counts of a run, and how it ended.
+
+    failures: what is said of the rows that failed. The page keeps the order: they come after the
+    counts of rows, before what is rarely looked at.
+    """
+    metadata = _counts(run, _ROWS) | (failures or {}) | _counts(run, _EFFORT)
     if run.duration_s is not None:
         metadata["retl/duration_s"] = dg.MetadataValue.float(round(run.duration_s, 3))
     metadata["retl/run_id"] = dg.MetadataValue.text(run.id)
@@ -180,22 +184,31 @@ def _shown(row: PlannedRow, name: str, value: Any) -> Any:
     return f"{MASK} (changes)" if changes else MASK
 
 
+def _counts(run: Run, names: Mapping[str, str]) -> Metadata:
+    return {name: dg.MetadataValue.int(getattr(run.counters, counter)) for name, counter in names.items()}
+
+
 def _column(field: FieldType) -> dg.TableColumn:
     constraints = dg.TableColumnConstraints(nullable=not field.key, other=["key"] if field.key else [])
     return dg.TableColumn(name=field.name, type=str(field.arrow_type), constraints=constraints)
 
 
 def _failure(letter: DeadLetter) -> dg.TableRecord:
+    """A row of few columns, the telling ones first: the page squeezes the message and cuts what is too wide."""
+    vendor = f"{letter.vendor_code}: " if letter.vendor_code else ""
     values: dict[str, str | int | float | bool] = {
-        "error_code": letter.error_code,
-        "vendor_code": letter.vendor_code or "",
-        "message": letter.message,
         "keys": _json(letter.record_keys),
-        "rows": letter.rows,
+        "message": f"{vendor}{letter.message}",
+        "error_code": letter.error_code,
         "attempts": letter.attempts,
-        "id": letter.id,
     }
     return dg.TableRecord(values)
+
+
+def _called(sync: Sync, destination: Destination) -> str:
+    """The destination's id, and its connector where that says more."""
+    id_ = f"`{sync.destination_id}`"
+    return id_ if sync.destination_id == destination.connector else f"{id_}, {destination.connector}"
 
 
 def _when(sync: Sync) -> str:

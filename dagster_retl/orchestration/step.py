@@ -103,10 +103,10 @@ class SyncStep:
         if report.run.dry_run:
             yield self._observation(run_metadata(report.run) | plan_metadata(report.plan))
             return
-        metadata = run_metadata(report.run) | delivery_metadata(report.run, report.plan) | self._lineage()
+        counts = run_metadata(report.run, self._failures(report.run))
         yield dg.MaterializeResult(
             asset_key=asset_key(self.sync),
-            metadata=metadata | self._failures(report.run),
+            metadata=counts | delivery_metadata(report.run, report.plan) | self._lineage(),
             check_results=list(self._checks(report.run)),
         )
 
@@ -137,7 +137,7 @@ class SyncStep:
         """What the run did before it ended early. Yielded: events that are only logged get lost with the error."""
         run = self._recorded()
         if run is not None:
-            yield self._observation(run_metadata(run) | self._failures(run))
+            yield self._observation(run_metadata(run, self._failures(run)))
 
     def _asked(self) -> tuple[str | None, RunOptions]:
         """The queued run to execute, if any, and what is asked of the run."""

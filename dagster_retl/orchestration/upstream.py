@@ -34,6 +34,9 @@ _NO_NAME = re.compile(r"[^A-Za-z0-9_-]")
 Tables = Mapping[str, list[tuple[tuple[str, ...], dg.AssetKey]]]
 """The assets that are tables, by the last part of the table's name: all its parts, and the key."""
 
+Links = Mapping[str, tuple[dg.AssetKey, dg.AssetKey]]
+"""Tables that a sync reads: the key that it went by, and that of the asset that the table is."""
+
 
 def upstream_keys(project: Project, sync: Sync) -> dict[str, dg.AssetKey]:
     """The keys of what a sync reads, by table; `asset:` has one that is no table.
@@ -87,9 +90,11 @@ def link_upstreams(definitions: dg.Definitions) -> dg.Definitions:
         defs = link_upstreams(dg.Definitions.merge(dbt_defs, build_definitions(project)))
     """
     tables = _tables(definitions)
+    links = {spec.key: _links(spec, tables) for spec in _specs(definitions)}
+    rewired = _with_assets(definitions, [_rewired(asset, links) for asset in definitions.assets or ()])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Function `Definitions.map_resolved_asset_specs` is currently in preview")
-        linked = definitions.map_resolved_asset_specs(func=lambda spec: _linked(spec, tables))
+        linked = rewired.map_resolved_asset_specs(func=lambda spec: _linked(spec, links[spec.key]))
     _warn_of_silent_upstreams(linked)
     return linked
 
@@ -127,15 +132,45 @@ def _specs(definitions: dg.Definitions) -> Iterator[dg.AssetSpec]:
             yield from asset.specs
 
 
-def _linked(spec: dg.AssetSpec, tables: Tables) -> dg.AssetSpec:
+def _links(spec: dg.AssetSpec, tables: Tables) -> Links:
     keys = upstreams_of(spec)
     found = {table: match for table in keys if (match := _match(spec, table, tables)) is not None}
-    if not found:
+    return {table: (keys[table], key) for table, key in found.items()}
+
+
+def _rewired(asset: Any, links: Mapping[dg.AssetKey, Links]) -> Any:
+    """The asset with its op waiting for what it is linked to.
+
+    Dagster's mapping of specs changes what the lineage shows, and forgets that the op has to wait for it.
+    """
+    if not isinstance(asset, dg.AssetsDefinition):
+        return asset
+    moved = {old: new for spec in asset.specs for old, new in links[spec.key].values()}
+    return asset.with_attributes(asset_key_replacements=moved) if moved else asset
+
+
+def _with_assets(definitions: dg.Definitions, assets: list[Any]) -> dg.Definitions:
+    return dg.Definitions(
+        assets=assets,
+        schedules=definitions.schedules,
+        sensors=definitions.sensors,
+        jobs=definitions.jobs,
+        resources=definitions.resources,
+        executor=definitions.executor,
+        loggers=definitions.loggers,
+        asset_checks=definitions.asset_checks,
+        metadata=definitions.metadata,
+        component_tree=definitions.component_tree,
+    )
+
+
+def _linked(spec: dg.AssetSpec, links: Links) -> dg.AssetSpec:
+    if not links:
         return spec
-    moved = {keys[table]: key for table, key in found.items()}
+    moved = dict(links.values())
     deps = [dg.AssetDep(moved[dep.asset_key]) if dep.asset_key in moved else dep for dep in spec.deps]
-    metadata = {**spec.metadata, **upstreams_metadata(keys | found)}
-    return spec.replace_attributes(deps=_distinct(deps), metadata=metadata)
+    keys = upstreams_of(spec) | {table: key for table, (_, key) in links.items()}
+    return spec.replace_attributes(deps=_distinct(deps), metadata={**spec.metadata, **upstreams_metadata(keys)})
 
 
 def _match(spec: dg.AssetSpec, table: str, tables: Tables) -> dg.AssetKey | None:

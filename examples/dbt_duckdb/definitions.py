@@ -21,7 +21,10 @@ def shop_models(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Itera
     yield from dbt.cli(["build"], context=context).stream()
 
 
-dbt_definitions = dg.Definitions(assets=[shop_models], resources={"dbt": DbtCliResource(shop)})
-
-# Last of all: the syncs hang on the models whose tables they read.
-defs = link_upstreams(dg.Definitions.merge(dbt_definitions, build_definitions(Project.load(HERE / "retl.yaml"))))
+# Last of all: the syncs hang on the models whose tables they read. Dagster takes one `Definitions` of a module.
+defs = link_upstreams(
+    dg.Definitions.merge(
+        dg.Definitions(assets=[shop_models], resources={"dbt": DbtCliResource(shop)}),
+        build_definitions(Project.load(HERE / "retl.yaml")),
+    )
+)

@@ -49,7 +49,7 @@ def test_failures_are_a_table_and_lead_to_their_letters(
     table = found["retl/failures"]
     assert isinstance(table, dg.TableMetadataValue)
     [first, _] = table.records
-    assert first.data["message"] == "too | tall"
+    assert first.data["message"] == "INVALID: too | tall"
     assert first.data["error_code"] == "DESTINATION_VALIDATION"
     assert found["retl/dead_letters"] == dg.MetadataValue.md("`retl dlq list people`")
     monkeypatch.setenv("RETL_API_URL", "http://127.0.0.1:3030/")

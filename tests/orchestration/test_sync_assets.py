@@ -99,7 +99,7 @@ def test_failed_rows_are_shown_and_judged(
     metadata = materialized(result)
     assert (metadata["retl/rows_written"], metadata["retl/rows_failed"]) == (9, 1)
     [record] = failures(result)
-    assert record.data["message"] == "too tall"
+    assert record.data["message"] == "INVALID: too tall"
     assert record.data["keys"] == '{"id": 3}'
     checks = evaluations(result)
     assert checks["row_balance"].passed

@@ -96,6 +96,19 @@ def materialized(defs: dg.Definitions, instance: dg.DagsterInstance, keys: list[
     return {name: value.value for name, value in event.materialization.metadata.items()}
 
 
+@pytest.mark.parametrize("reads", ["dim_account", "dim_account JOIN (SELECT id AS i FROM main.dim_account) ON i = id"])
+def test_a_sync_waits_for_the_asset_that_makes_its_table(
+    scene: Scene, instance: dg.DagsterInstance, reads: str
+) -> None:
+    @dg.asset(key=dg.AssetKey(["zoo", "dim"]), metadata={"dagster/table_name": "main.dim_account"})
+    def model() -> None:
+        scene.sql("CREATE TABLE dim_account AS SELECT 1 AS id, 'one' AS name")
+
+    linked = link_upstreams(definitions(scene, f"SELECT id, name FROM {reads}", model))
+    assert deps(linked) == {"zoo/dim"}
+    assert materialized(linked, instance, [model.key, KEY])["retl/rows_written"] == 1
+
+
 def lineage(metadata: dict[str, Any]) -> dict[str, set[tuple[str, str]]]:
     found = metadata["dagster/column_lineage"].deps_by_column
     return {field: {(dep.asset_key.to_user_string(), dep.column_name) for dep in each} for field, each in found.items()}
