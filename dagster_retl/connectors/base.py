@@ -227,8 +227,9 @@ class Connector(AnyConnector):
         does (`errors.ACTIONS`).
         """
 
-    can_read: ClassVar[bool] = False
-    """Whether `read` is there."""
+    def can_read(self, object_name: str) -> bool:
+        """Whether `read` tells what records of an object hold."""
+        return False
 
     def read(self, batch: Batch, fields: Sequence[str]) -> Exchange[Mapping[str, Mapping[str, Any]]]:
         """What the destination holds now for the rows of a batch: row key → field → value, as JSON has it.

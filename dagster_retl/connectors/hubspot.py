@@ -56,7 +56,6 @@ class HubSpotConnector(Connector):
     )
     Config: ClassVar[type[ConnectorConfig]] = HubSpotConfig
     config: HubSpotConfig
-    can_read: ClassVar[bool] = True
 
     def __init__(self, config: HubSpotConfig) -> None:
         super().__init__(config)
@@ -122,6 +121,9 @@ class HubSpotConnector(Connector):
             return []
         form = self.key_form(batch.object_name)
         return (yield from self._writer.write(batch, lambda text: _fold(text, form)))
+
+    def can_read(self, object_name: str) -> bool:
+        return True
 
     def read(self, batch: Batch, fields: Sequence[str]) -> Exchange[Mapping[str, Mapping[str, Any]]]:
         return (yield from read_values(self._finder, batch, fields))

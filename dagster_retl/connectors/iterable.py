@@ -25,7 +25,7 @@ from dagster_retl.connectors.http_words import Wording, vendor_words
 from dagster_retl.connectors.iterable_check import find_account
 from dagster_retl.connectors.iterable_config import IterableConfig
 from dagster_retl.connectors.iterable_fields import find_fields, find_objects
-from dagster_retl.connectors.iterable_objects import target_of
+from dagster_retl.connectors.iterable_objects import Kind, target_of
 from dagster_retl.connectors.iterable_reading import chosen, read_record
 from dagster_retl.connectors.iterable_requests import rate_of
 from dagster_retl.connectors.iterable_words import VENDOR_CODES, meaning
@@ -58,7 +58,6 @@ class IterableConnector(Connector):
     )
     Config: ClassVar[type[ConnectorConfig]] = IterableConfig
     config: IterableConfig
-    can_read: ClassVar[bool] = True
 
     def __init__(self, config: IterableConfig) -> None:
         super().__init__(config)
@@ -103,6 +102,10 @@ class IterableConnector(Connector):
 
     def write(self, batch: Batch) -> Exchange[Sequence[RowResult]]:
         return (yield from self._writer.write(batch)) if batch.rows else []
+
+    def can_read(self, object_name: str) -> bool:
+        """Iterable tells no single events."""
+        return object_name != Kind.EVENTS
 
     def read(self, batch: Batch, fields: Sequence[str]) -> Exchange[Mapping[str, Mapping[str, Any]]]:
         target = target_of(batch.object_name)

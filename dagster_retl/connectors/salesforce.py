@@ -56,7 +56,6 @@ class SalesforceConnector(JobConnector):
     )
     Config: ClassVar[type[ConnectorConfig]] = SalesforceConfig
     config: SalesforceConfig
-    can_read: ClassVar[bool] = True
 
     def __init__(self, config: SalesforceConfig) -> None:
         super().__init__(config)
@@ -125,6 +124,9 @@ class SalesforceConnector(JobConnector):
             return []
         self._usage.require_room()
         return (yield from self._collections.write(batch))
+
+    def can_read(self, object_name: str) -> bool:
+        return True
 
     def read(self, batch: Batch, fields: Sequence[str]) -> Exchange[Mapping[str, Mapping[str, Any]]]:
         if not batch.rows:

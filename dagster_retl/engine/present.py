@@ -36,7 +36,7 @@ class _Asked:
 
 def with_present(plan: Plan, connector: AnyConnector, sync: Sync, discovery: Discovery) -> Plan:
     """The plan, with what is there now beside what will be; a warning where it cannot be read."""
-    if not plan.samples or not isinstance(connector, Connector) or not connector.can_read:
+    if not plan.samples or not isinstance(connector, Connector) or not connector.can_read(sync.object_name):
         return plan
     fields = list(dict.fromkeys(name for row in plan.samples for name in (*row.record_keys, *row.values)))
     try:

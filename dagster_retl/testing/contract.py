@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagster_retl.connectors.base import AnyConnector, Connector, DirectConnector, Request
+from dagster_retl.connectors.base import AnyConnector, Connector, Request
 from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode
 from dagster_retl.model.rows import Batch, Operation, RowResult
 from dagster_retl.testing.converse import converse
@@ -67,6 +67,10 @@ class ConnectorContract:
     def unauthorised(self, destination: Any) -> AnyConnector | None:
         """A connector with credentials that the destination refuses; None where it asks for none."""
         return None
+
+    def expire(self, destination: Any) -> bool:
+        """Let the destination refuse the tokens that it gave out; false where it gives out none."""
+        return False
 
     def values(self, number: int) -> dict[str, Any]:
         """An ordinary row that the destination accepts."""
@@ -114,9 +118,7 @@ class ConnectorContract:
 
     def test_check_names_an_account(self, place: Any) -> None:
         connector = self.connector(place)
-        account = (
-            drive(connector, connector.check()) if isinstance(connector, Connector) else _direct(connector).check()
-        )
+        account = _ask(connector, "check")
         assert account.id
         assert account.name
         connector.close()
@@ -210,6 +212,38 @@ class ConnectorContract:
         assert self.stored(place) == {}
         connector.close()
 
+    def test_check_tells_of_refused_credentials(self, place: Any) -> None:
+        connector = self.unauthorised(place)
+        if connector is None:
+            pytest.skip("this destination asks for no credentials")
+        with pytest.raises(DestinationError) as caught:
+            _ask(connector, "check")
+        assert caught.value.code in (ErrorCode.AUTH, ErrorCode.PERMISSION)
+        assert not any(secret in str(caught.value) for secret in self.secrets)
+        connector.close()
+
+    def test_an_expired_token_is_renewed(self, place: Any) -> None:
+        connector = self.connector(place)
+        rows = [self.values(number) for number in range(2)]
+        assert _accepted(deliver(connector, self.batch(rows[:1]))) == 1
+        if not self.expire(place):
+            pytest.skip("this destination gives out no tokens")
+        assert _accepted(deliver(connector, self.batch(rows[1:]))) == 1
+        assert len(self.stored(place)) == 2
+        connector.close()
+
+    def test_objects_and_fields_are_described(self, place: Any) -> None:
+        connector = self.connector(place)
+        for found in _ask(connector, "objects"):
+            assert found.api_name
+            assert found.label
+        fields = _ask(connector, "fields", self.object_name)
+        names = [field.name for field in fields]
+        assert len(set(names)) == len(names), "a field is there twice"
+        assert all(field.label and field.data_type for field in fields)
+        assert not fields or self.key in names, "the key is a field too"
+        connector.close()
+
 
 class HttpConnectorContract(ConnectorContract):
     """The contract of a connector over HTTP: it also withstands what servers answer."""
@@ -253,6 +287,20 @@ class HttpConnectorContract(ConnectorContract):
             self._write(place, httpx.Response(status, json={"message": "no"}))
         assert (caught.value.code, caught.value.ambiguous) == (code, ambiguous)
 
+    def test_what_is_there_can_be_read(self, place: Any) -> None:
+        connector = self._http(place)
+        if not connector.can_read(self.object_name):
+            pytest.skip("what this object holds cannot be read")
+        rows = [self.values(number) for number in range(3)]
+        assert _accepted(deliver(connector, self.batch(rows))) == 3
+        asked = self.batch([*rows, self.values(3)])
+        found = drive(connector, connector.read(asked, list(rows[0])))
+        assert found.keys() == {row.key for row in asked.rows[:3]}, "a key without a record is left out"
+        for row, values in zip(asked.rows, rows, strict=False):
+            texts = {name: value for name, value in values.items() if isinstance(value, str)}
+            assert {name: found[row.key].get(name) for name in texts} == texts
+        connector.close()
+
     def test_redirects_are_refused(self, place: Any) -> None:
         with pytest.raises(DestinationError, match=r"elsewhere\.example") as caught:
             self._write(place, httpx.Response(302, headers={"Location": "https://elsewhere.example/login"}))
@@ -273,9 +321,10 @@ class HttpConnectorContract(ConnectorContract):
                 assert request.idempotent == connector.idempotent(operation)
 
 
-def _direct(connector: AnyConnector) -> DirectConnector:
-    assert isinstance(connector, DirectConnector)
-    return connector
+def _ask(connector: AnyConnector, question: str, *about: str) -> Any:
+    """The answer to `check`, `objects` or `fields`, whatever kind the connector is."""
+    answer = getattr(connector, question)(*about)
+    return drive(connector, answer) if isinstance(connector, Connector) else answer
 
 
 def _accepted(results: Sequence[RowResult]) -> int:

@@ -83,6 +83,10 @@ class TestPublicApp(_OfTheFake):
     def unauthorised(self, destination: FakeHubSpot) -> HubSpotConnector:
         return self._of_app(destination, APP[0], APP[1], "revoked")
 
+    def expire(self, destination: FakeHubSpot) -> bool:
+        destination.access.revoke_tokens()
+        return True
+
     def _of_app(self, destination: FakeHubSpot, client: str, secret: str, refresh: str) -> HubSpotConnector:
         app = {"client_id": client, "client_secret": secret, "refresh_token": refresh}
         return connector(destination.url, oauth=app)

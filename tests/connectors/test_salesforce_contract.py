@@ -32,6 +32,10 @@ class TestSalesforce(HttpConnectorContract):
     def connector(self, destination: FakeSalesforce) -> SalesforceConnector:
         return connector_to(destination, batch_rows=7)
 
+    def expire(self, destination: FakeSalesforce) -> bool:
+        destination.login.expire_tokens()
+        return True
+
     def unauthorised(self, destination: FakeSalesforce) -> SalesforceConnector:
         wrong = {"type": "client_credentials", "client_id": destination.login.app.client_id, "client_secret": "wrong"}
         return connector_to(destination, auth=wrong)
