@@ -1,6 +1,6 @@
 """The documentation page: Swagger UI, served from the package `fastapi-swagger`, so that it works without a network.
 
-https://pypi.org/project/fastapi-swagger/
+https://github.com/dantetemplar/fastapi-swagger
 """
 
 from __future__ import annotations
