@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -83,6 +84,12 @@ class Capricious(FaultServer):
         """The process that sends the requests."""
         self._client = pid
         self._client_known.set()
+
+    def stir(self) -> None:
+        """Let the client that stands still go on for a moment."""
+        os.kill(self._client, signal.SIGCONT)
+        time.sleep(0.02)
+        os.kill(self._client, signal.SIGSTOP)
 
     def resume(self) -> None:
         self._resume.set()

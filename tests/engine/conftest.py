@@ -12,9 +12,16 @@ from scenarios import Prepare, Scenario
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
+def _nursery() -> Iterator[Nursery]:
     with Nursery() as made:
         yield made
+
+
+@pytest.fixture
+def nursery(_nursery: Nursery) -> Iterator[Nursery]:
+    """The nursery of all tests; what one of them leaves behind, standing still perhaps, is not the next one's."""
+    yield _nursery
+    _nursery.clear()
 
 
 @pytest.fixture

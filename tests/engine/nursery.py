@@ -62,13 +62,15 @@ class Nursery:
             bufsize=0,
         )
         self._heard: dict[str, Any] = {}
+        self._child: int | None = None
 
     def begin(self, folder: Path, url: str, **how: Any) -> int:
         """Start a child with a run; returns its process id. See `_run` for `how`."""
         assert self._process.stdin is not None
         self._heard = {}
         self._process.stdin.write(json.dumps({"folder": str(folder), "url": url, **how}).encode() + b"\n")
-        return int(self._hear("pid"))
+        self._child = int(self._hear("pid"))
+        return self._child
 
     def over(self) -> bool:
         """Whether the child has something to say, which it does when it ends."""
@@ -78,9 +80,16 @@ class Nursery:
     def end(self) -> Ended:
         """Wait until the child is gone."""
         status = self._hear("status")
+        self._child = None
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         assert killed or status == 0, f"the child crashed: {status}"
         return Ended(killed, self._heard.get("error"))
+
+    def clear(self) -> None:
+        """End a child that nobody waited for."""
+        if self._child is not None:
+            os.kill(self._child, signal.SIGKILL)
+            self.end()
 
     def _hear(self, word: str) -> Any:
         """The child and the nursery both talk: lines come in any order."""
