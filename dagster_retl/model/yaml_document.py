@@ -152,6 +152,9 @@ class YamlReader:
                 self.add_problem(position, loc, "a key must be a word, not a list or a mapping")
                 continue
             key = str(key_node.value)
+            if _halved(key):
+                self.add_problem(position, loc, _HALVED)
+                continue
             if key in lines:
                 self.add_problem(position, (*loc, key), f"this key stands here twice; first on line {lines[key]}")
                 continue
@@ -174,7 +177,11 @@ class YamlReader:
     def _scalar(self, node: Node, loc: Loc) -> Any:
         kind = str(node.tag).removeprefix(_TAG)
         if kind in ("str", "timestamp"):
-            return self._expanded(str(node.value), node, loc)
+            text = self._expanded(str(node.value), node, loc)
+            if _halved(text):
+                self._fail(node, loc, _HALVED)
+                return ""
+            return text
         if kind not in _CONVERSIONS:
             self._fail(node, loc, f"the tag {node.tag} is not understood here")
             return None
@@ -193,6 +200,13 @@ class YamlReader:
         if expansion.values:
             self.values |= {f"${{{name}}}": value for name, value in expansion.values.items() if value}
         return text if expansion.faults else expansion.text
+
+
+_HALVED = "this text holds half a character (a lone surrogate), which no program can store"
+
+
+def _halved(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _position_at(text: str, offset: int, name: str) -> Position:

@@ -108,6 +108,14 @@ def test_documents_of_any_shape(file: Path, document: Any) -> None:
     read(file, json.dumps(document).encode("utf-8", "surrogatepass"))
 
 
+@pytest.mark.parametrize("document", [{"defaults": {"key": "\ud800x"}}, {"\udc00": 1}, {"project": "a\ud9ff"}])
+def test_half_a_character_is_named(file: Path, document: Any) -> None:
+    file.write_text(json.dumps(document))
+    error = failure(file)
+    assert error is not None
+    assert any("half a character" in problem.message for problem in error.problems)
+
+
 PIECES = (
     "syncs|a|:|: |\n|\n  |- |[|]|{|}|, |&a |*a|!!int |!x |<<|? |>-|'|\"|\\|#|%YAML 1.1\n---\n|---\n|...\n|\t|~|1_0|-_"
 )
