@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from dagster_retl.engine.concurrency import Gate
 from dagster_retl.engine.dispatch import Dispatch
 from dagster_retl.engine.feed import Intents, NumberedBatch, batches_of
 from dagster_retl.engine.job_writer import OF_WHOLE_JOB, JobWatch
-from dagster_retl.engine.jobs import decode_jobs
+from dagster_retl.engine.jobs import BatchJob, decode_jobs
 from dagster_retl.engine.pacing import Pacer
 from dagster_retl.engine.payload import DOCUMENT
 from dagster_retl.engine.recorder import Answered, Recorder
@@ -28,7 +28,7 @@ from dagster_retl.engine.turns import Turns
 from dagster_retl.engine.writers import Reply
 from dagster_retl.errors import CancelledError, DestinationError, ErrorCode
 from dagster_retl.model.redactor import Redactor
-from dagster_retl.model.rows import Batch, Fault, RowResult
+from dagster_retl.model.rows import Batch, Fault, Row, RowResult
 from dagster_retl.model.sync import Sync
 from dagster_retl.store.leases import Lease
 from dagster_retl.store.state import State
@@ -77,7 +77,7 @@ class JobRecovery:
         pacer = Pacer(self.connector.rate_limit, self.connector.burst)
         return Turns(pacer, self.stop, Gate(1), self.before_send)
 
-    def _answer(self, transport: Transport, batch: NumberedBatch, jobs: Sequence[JobRef], books: Books) -> Answered:
+    def _answer(self, transport: Transport, batch: NumberedBatch, jobs: Sequence[BatchJob], books: Books) -> Answered:
         to_send = batch.to_send(self.sync.object_name, self.sync.key_fields, books.manifest or "", self.lease.run_id)
         collector = _Collector(self._results(transport, to_send, jobs))
         dispatch = Dispatch(
@@ -86,11 +86,15 @@ class JobRecovery:
         )  # fmt: skip
         return Answered(batch, dispatch.send())
 
-    def _results(self, transport: Transport, batch: Batch, jobs: Sequence[JobRef]) -> Reply:
-        """What all jobs of a batch say together; a later one has the last word on a row."""
+    def _results(self, transport: Transport, batch: Batch, jobs: Sequence[BatchJob]) -> Reply:
+        """What all jobs of a batch say together; a later one has the last word on a row.
+
+        A row that a job held and says nothing of has no result: nobody knows whether it was written.
+        """
         watch = JobWatch(self.connector, transport, self.stop)
         found: dict[str, RowResult] = {row.key: RowResult(row.key, _NOT_REACHED) for row in batch.rows}
-        for job in jobs:
+        for held in jobs:
+            job = held.ref
             try:
                 state = watch.poll(job).state
             except DestinationError as error:
@@ -101,17 +105,20 @@ class JobRecovery:
                 watch.ask(self.connector.abort(job))
                 continue
             watch.until_ended(job)
-            found |= {result.key: result for result in self._collected(watch, batch, job)}
+            results = {result.key: result for result in self._collected(watch, batch, held)}
+            for row in _rows_of(batch, held):
+                found.pop(row.key, None)
+            found |= results
         return Reply(list(found.values()))
 
-    def _collected(self, watch: JobWatch, batch: Batch, job: JobRef) -> Sequence[RowResult]:
+    def _collected(self, watch: JobWatch, batch: Batch, job: BatchJob) -> Sequence[RowResult]:
         """A job that was refused as a whole has written nothing: why is for the next one to say."""
         try:
-            return watch.ask(self.connector.collect(batch, job))
+            return watch.ask(self.connector.collect(batch, job.ref))
         except DestinationError as error:
             if error.code not in OF_WHOLE_JOB:
                 raise
-            return []
+            return [RowResult(row.key, _NOT_REACHED) for row in _rows_of(batch, job)]
 
 
 class _Collector:
@@ -128,13 +135,17 @@ class _Collector:
         """Nothing is open."""
 
 
-def read_batches(manifest: Path, numbers: Sequence[int] | dict[int, list[JobRef]]) -> Iterator[NumberedBatch]:
+def read_batches(manifest: Path, numbers: Collection[int]) -> Iterator[NumberedBatch]:
     """Batches as a manifest has them, in order: their rows have keys and record ids, and no other values."""
     wanted = pa.array(sorted(numbers), pa.int32())
     with pq.ParquetFile(manifest) as file:
         blocks = (pa.Table.from_batches([block]) for block in file.iter_batches())
         parts = (block.filter(pc.is_in(block["batch"], value_set=wanted)) for block in blocks)
         yield from batches_of((_with_document(part) for part in parts if part.num_rows), Intents("", by_key=False))
+
+
+def _rows_of(batch: Batch, job: BatchJob) -> Iterable[Row]:
+    return batch.rows if job.positions is None else (batch.rows[position] for position in job.positions)
 
 
 def _with_document(rows: pa.Table) -> pa.Table:

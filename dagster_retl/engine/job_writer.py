@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from threading import Event
 from typing import TypeVar
 
 from dagster_retl.connectors.base import Exchange
 from dagster_retl.connectors.jobs import JobConnector, JobRef, JobState, JobStatus
+from dagster_retl.engine.jobs import BatchJob
 from dagster_retl.engine.transport import PATIENCE, Transport
 from dagster_retl.engine.writers import HttpWriter, Reply
 from dagster_retl.errors import ACTIONS, Action, CancelledError, DestinationError, ErrorCode, RetlError
@@ -29,8 +31,8 @@ OF_WHOLE_JOB = (
 """What `collect` raises for a job that was refused as a whole, so that nothing of it is applied."""
 
 ENDED = (JobState.DONE, JobState.FAILED)
-Keep = Callable[[int, Sequence[JobRef]], None]
-"""Makes the jobs of a batch (its number, references) durable."""
+Keep = Callable[[int, Sequence[BatchJob]], None]
+"""Makes the jobs of a batch (its number, the jobs) durable."""
 
 
 class JobWatch:
@@ -99,18 +101,19 @@ class JobWriter:
         self._operations = operations
         self._keep = keep
         self._number = -1
-        self._jobs: list[JobRef] = []
+        self._places: dict[str, int] = {}
+        self._jobs: list[BatchJob] = []
         self._applying = False
 
     def write(self, batch: Batch) -> Reply:
         if batch.operation not in self._operations:
             return self._plain.write(batch)
-        if batch.number != self._number:
+        if batch.number != self._number:  # its first time: all of its rows
             self._number, self._jobs = batch.number, []
+            self._places = {row.key: place for place, row in enumerate(batch.rows)}
         self._applying = False
         try:
-            job = self._started(batch, self._opened(batch))
-            return Reply(self._results(batch, job))
+            return Reply(self._results(batch, self._opened(batch)))
         except DestinationError as error:
             return Reply(error=_of_started(error) if self._applying else error, ambiguous=self._applying)
         except RetlError as error:
@@ -125,7 +128,9 @@ class JobWriter:
             job = self._watch.ask(self._connector.open(batch))
         except DestinationError as error:
             raise _without_effect(error) from error
-        self._jobs.append(job)
+        whole = len(batch.rows) == len(self._places)
+        positions = None if whole else [self._places[row.key] for row in batch.rows]
+        self._jobs.append(BatchJob(job, positions))
         self._keep(batch.number, self._jobs)
         return job
 
@@ -141,7 +146,7 @@ class JobWriter:
                     if ACTIONS[error.code] is Action.RETRY or error.ambiguous:
                         continue
                     break
-            self._jobs[-1] = job
+            self._jobs[-1] = replace(self._jobs[-1], ref=job)
             self._keep(batch.number, self._jobs)
             return job
         self._watch.ask(self._connector.abort(job))
@@ -149,6 +154,7 @@ class JobWriter:
 
     def _results(self, batch: Batch, job: JobRef) -> Sequence[RowResult]:
         try:
+            job = self._started(batch, job)
             self._watch.until_ended(job)
         except CancelledError:
             return self._last_results(batch, job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import orjson
 
@@ -40,11 +40,19 @@ def batch_limits(connector: AnyConnector, sync: Sync, operation: Operation, rows
     return Limits(connector.batch_rows_for(operation), max(1, connector.batch_bytes - connector.frame_bytes))
 
 
-def encode_jobs(jobs: Sequence[JobRef]) -> str:
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """A job, and which rows of its batch it holds, by position; None: all of them."""
+
+    ref: JobRef
+    positions: Sequence[int] | None = None
+
+
+def encode_jobs(jobs: Sequence[BatchJob]) -> str:
     """As the ledger keeps them, oldest first."""
     return orjson.dumps([asdict(job) for job in jobs]).decode()
 
 
-def decode_jobs(stored: str) -> list[JobRef]:
+def decode_jobs(stored: str) -> list[BatchJob]:
     """The jobs of a batch, oldest first."""
-    return [JobRef(**job) for job in orjson.loads(stored)]
+    return [BatchJob(JobRef(**job["ref"]), job["positions"]) for job in orjson.loads(stored)]

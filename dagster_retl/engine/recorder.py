@@ -19,10 +19,9 @@ import orjson
 from sqlalchemy import Connection
 
 from dagster_retl.changes.outcomes import Status
-from dagster_retl.connectors.jobs import JobRef
 from dagster_retl.engine.answers import Answer, common, to_outcomes
 from dagster_retl.engine.feed import NumberedBatch
-from dagster_retl.engine.jobs import encode_jobs
+from dagster_retl.engine.jobs import BatchJob, encode_jobs
 from dagster_retl.engine.sealing import Sealer
 from dagster_retl.errors import ACTIONS, Action
 from dagster_retl.model.redactor import Redactor
@@ -80,7 +79,7 @@ class _Submission:
     answered: Answered | None = None
     starting: Sequence[int] = ()
     as_jobs: bool = False
-    jobs: tuple[int, Sequence[JobRef]] | None = None
+    jobs: tuple[int, Sequence[BatchJob]] | None = None
     done: Future[None] = field(default_factory=Future)
 
 
@@ -129,7 +128,7 @@ class Recorder:
         """Write down what became of a started batch. The future raises as `start`'s."""
         return self._submit(_Submission(answered))
 
-    def jobs(self, number: int, jobs: Sequence[JobRef]) -> None:
+    def jobs(self, number: int, jobs: Sequence[BatchJob]) -> None:
         """Keep the jobs of a started batch; they are durable when this returns. Raises as the futures do."""
         self._submit(_Submission(jobs=(number, jobs))).result()
 

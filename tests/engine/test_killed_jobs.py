@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +17,11 @@ import duckdb
 import pytest
 from accounts import KEY, project_of
 
+from dagster_retl.errors import CancelledError
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import Run, RunStatus
 from dagster_retl.service import Service
-from dagster_retl.testing import Received, Trouble
+from dagster_retl.testing import Received, Reply, Trouble
 from dagster_retl.testing.fake_salesforce import FakeSalesforce
 
 ROWS = 12  # three jobs
@@ -160,3 +162,38 @@ def test_a_job_that_the_org_forgot_leaves_held_inserts(tmp_path: Path) -> None:
             assert len(letters) == 5
             assert all(letter.held for letter in letters)
         assert set(made.inserted().values()) <= {1}
+
+
+def test_a_row_of_which_a_job_says_nothing_is_held_and_not_sent_again(tmp_path: Path) -> None:
+    """The vendor wrote it, and its results do not name it: nobody knows, so nobody inserts it a second time."""
+    with org_with_accounts(tmp_path, "insert") as made:
+        made.killed_at("collect", 1, applied=True)
+        made.org.disturb(Trouble(rewrite=_without_last_line), where=lambda request: "successful" in request.path)
+        with Service(project_of(tmp_path, made.org.url, "insert")) as service:
+            service.run("accounts")
+            (letter,) = service.dead_letters("accounts")
+            assert (letter.error_code, letter.held) == ("UNKNOWN_OUTCOME", True)
+            newest, killed, *_ = service.runs("accounts")
+        assert newest.counters.balanced()
+        assert killed.counters.balanced()
+        assert set(made.inserted().values()) == {1}
+        assert len(made.inserted()) == ROWS
+
+
+def _without_last_line(reply: Reply) -> Reply:
+    return Reply(reply.status, b"\n".join(reply.body.splitlines()[:-1]) + b"\n", dict(reply.headers))
+
+
+def test_a_run_that_is_stopped_between_upload_and_start_holds_nothing(tmp_path: Path) -> None:
+    """Its job is aborted: the next run inserts the rows, and no one has to say whether they arrived."""
+    with org_with_accounts(tmp_path, "insert") as made:
+        stop = threading.Event()
+        made.org.disturb(Trouble(after=stop.set, delay=1.5), where=lambda request: request.method == "PUT")
+        with Service(project_of(tmp_path, made.org.url, "insert")) as service:
+            with pytest.raises(CancelledError):
+                service.run("accounts", stop=stop)
+            assert service.dead_letters("accounts") == []
+            assert made.inserted() == {}
+            assert [job.state for job in made.org.jobs.jobs.values()] == ["Aborted"]
+            assert service.run("accounts").run.counters.written == ROWS
+        assert set(made.inserted().values()) == {1}
