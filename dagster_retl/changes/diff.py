@@ -136,6 +136,15 @@ def diff(
     return _totals(connection, held)
 
 
+def unhashed(connection: duckdb.DuckDBPyConnection) -> int:
+    """How many rows are unchanged by their fingerprints alone, because their entry has no row hash."""
+    return count_rows(
+        connection,
+        "SELECT count(*) FROM classified c JOIN unseen p ON p.key = c.key "
+        "WHERE c.fate = 'unchanged' AND p.row_hash IS NULL",
+    )
+
+
 def _duplicated() -> str:
     return """
         CREATE OR REPLACE TABLE duplicated AS

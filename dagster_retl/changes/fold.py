@@ -138,7 +138,7 @@ def next_snapshot(*, rehash: bool = False) -> str:
 
 
 _REHASHED = """(
-    SELECT s.* REPLACE (h.row_hash AS row_hash) FROM snapshot s
+    SELECT s.* REPLACE (coalesce(h.row_hash, s.row_hash) AS row_hash) FROM snapshot s
     LEFT JOIN (SELECT key, fingerprint, any_value(row_hash) AS row_hash FROM hashed GROUP BY key, fingerprint) h
         ON h.key = s.key AND h.fingerprint = s.fingerprint
 )"""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dagster_retl.changes.diff import DiffRules, PlanTotals, diff
+from dagster_retl.changes.diff import DiffRules, PlanTotals, diff, unhashed
 from dagster_retl.changes.keys import key_of
 from dagster_retl.changes.row_hash import terms_of
 from dagster_retl.changes.snapshot import hashed_under, load_snapshot, overlay_accepted
@@ -164,12 +164,17 @@ class Planner:
         fill_fingerprints(self.space, staged.rows, staged.fields, pointer.fingerprint_version, numbers)
 
     def _rehash(self, memory: Memory, staged: _Staged) -> bool:
-        """Whether the next generation should take the hashes of all rows of this run: the table `hashed`."""
-        if staged.hash_terms is None or staged.by_hash or memory.generation is None or self.options.partial:
+        """Whether the next generation should take the hashes that this run knows: the table `hashed`.
+
+        Without it, rows whose entry has none (a partial run wrote the generation, under new terms) would be
+        fingerprinted by every run.
+        """
+        if staged.hash_terms is None or memory.generation is None or self.options.partial:
             return False
-        known = "SELECT key, fingerprint, row_hash FROM staged WHERE key IS NOT NULL AND error IS NULL"
+        rows = "candidates" if staged.by_hash else "staged"
+        known = f"SELECT key, fingerprint, row_hash FROM {rows} WHERE key IS NOT NULL AND error IS NULL"
         self.space.connection.execute(f"CREATE OR REPLACE VIEW hashed AS {known}")
-        return True
+        return not staged.by_hash or unhashed(self.space.connection) > 0
 
     def _asked(self, form: KeyForm) -> list[str]:
         names = self.sync.key_fields
