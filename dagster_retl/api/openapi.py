@@ -12,8 +12,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from dagster_retl.api import examples
+from dagster_retl.api.attributes import ProblemEnvelope
 from dagster_retl.api.problems import CODES
-from dagster_retl.api.schemas import ProblemEnvelope
 from dagster_retl.model.json_schema import sync_schemas
 
 _REF = "#/components/schemas/"

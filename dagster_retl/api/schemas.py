@@ -2,289 +2,36 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+
+from dagster_retl.api.attributes import (
+    DeletedAttributes,
+    DeletedMeta,
+    DestinationAttributes,
+    DiscoveryMeta,
+    FieldAttributes,
+    LetterAttributes,
+    ObjectAttributes,
+    PageMeta,
+    PlanAttributes,
+    ResolvedAttributes,
+    RunAttributes,
+    SavedMeta,
+    Shape,
+    StatsAttributes,
+    SyncAttributes,
+    SyncSummary,
+    ToggledAttributes,
+    VersionAttributes,
+)
 
 A = TypeVar("A", bound=BaseModel)
 K = TypeVar("K")
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class ProblemDetail(_Shape):
-    """One thing that is wrong."""
-
-    field: str
-    """Its place: `schedule.expression`, `field_mappings[2].source`, a query parameter, a header."""
-    code: str
-    message: str
-    id: str | None = None
-    """What is in the way: the run that is under way, the sync that has the name."""
-
-
-class ProblemError(_Shape):
-    """What went wrong."""
-
-    code: str
-    message: str
-    details: list[ProblemDetail]
-    request_id: str
-
-
-class ProblemEnvelope(_Shape):
-    """The answer to every request that fails."""
-
-    error: ProblemError
-
-
-class Page(_Shape):
-    """Where the list goes on."""
-
-    limit: int
-    cursor: str | None
-    """Pass it as `cursor` with the same filters to go on; null: this was the last page."""
-
-
-class PageMeta(_Shape):
-    """Beside a page."""
-
-    page: Page
-
-
-class DiscoveryMeta(_Shape):
-    """How fresh the list is."""
-
-    stale: bool
-    """The destination does not answer now; this is what it said before."""
-    discovered_at: datetime
-
-
-class NextRunMeta(_Shape):
-    """What the next run will do, as far as that is known without reading anything."""
-
-    sends: Literal["all", "changed"]
-    removes: bool
-    reason: str
-
-
-class SavedMeta(_Shape):
-    """What follows from the change."""
-
-    next_run: NextRunMeta
-    definitions_stale: bool
-    """Dagster could not be told: reload its code location, or its schedules and assets stay as they were."""
-    warnings: list[str]
-    """What could not be checked, because somebody did not answer."""
-
-
-class DeletedMeta(_Shape):
-    """What follows from the deletion."""
-
-    definitions_stale: bool
-    cancelled_run_ids: list[str]
-
-
-class ScheduleShape(_Shape):
-    """When a sync runs by itself."""
-
-    type: Literal["cron", "manual", "on_upstream"]
-    expression: str | None = None
-    timezone: str | None = None
-
-
-class SyncSummary(_Shape):
-    """A sync in a list."""
-
-    name: str
-    slug: str
-    description: str | None
-    warehouse: str
-    destination_id: str
-    object_name: str
-    sync_mode: str
-    enabled: bool
-    schedule: ScheduleShape
-    owner: Literal["file", "store"]
-    """Who defines it: the project's file (it can be run and switched here), or this API."""
-    version: int | None
-    created_at: datetime | None
-    updated_at: datetime | None
-
-
-class SyncAttributes(SyncSummary):
-    """Everything that a sync says."""
-
-    source_query: str
-    field_mappings: list[dict[str, Any]]
-    change_detection: str | dict[str, Any]
-    guards: dict[str, float]
-    max_attempts: int
-    on_missing: str
-    owners: list[str]
-    group: str
-    tags: dict[str, str]
-    schedule_state: str | None = None
-    """none, disabled, running, stopped_in_dagster, missing, unknown (Dagster does not answer)."""
-
-
-class DeletedAttributes(_Shape):
-    """That it is gone, and since when."""
-
-    deleted: bool
-    deleted_at: datetime
-
-
-class ToggledAttributes(_Shape):
-    """Whether the sync runs by itself now."""
-
-    enabled: bool
-    updated_at: datetime
-    schedule: ScheduleShape
-    schedule_state: str
-
-
-class VersionAttributes(_Shape):
-    """What a sync said, and who said it."""
-
-    version: int
-    name: str
-    actor: str
-    created_at: datetime
-    definition: dict[str, Any]
-
-
-class PlanAttributes(_Shape):
-    """What a run would write; values are masked."""
-
-    model_config = ConfigDict(extra="allow")
-
-    sync_id: str
-    sync_name: str
-    reason: str
-    rows_read: int
-    rows_sent: int
-    rows_unchanged: int
-    rows_failed: int
-    rows_deleted: int
-    samples: list[dict[str, Any]]
-    guards: list[dict[str, Any]]
-    warnings: list[str]
-
-
-class RunError(_Shape):
-    """Why a run failed."""
-
-    code: str | None
-    message: str | None
-    guard: str | None
-
-
-class RunAttributes(_Shape):
-    """rows_read = rows_written + rows_failed + rows_unchanged + rows_skipped + rows_unknown, once it is over."""
-
-    model_config = ConfigDict(extra="allow")
-
-    sync_id: str
-    sync_name: str
-    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
-    full_refresh: bool
-    dry_run: bool
-    trigger: str
-    rows_read: int
-    rows_written: int
-    rows_unconfirmed: int
-    rows_failed: int
-    rows_unchanged: int
-    rows_skipped: int
-    rows_unknown: int
-    rows_removed: int
-    rows_deleted: int
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    duration_s: float | None
-    dagster_run_id: str | None
-    error: RunError | None
-    warnings: list[str]
-
-
-class LetterAttributes(_Shape):
-    """A row that could not be written."""
-
-    model_config = ConfigDict(extra="allow")
-
-    sync_id: str
-    run_id: str
-    error_code: str
-    vendor_code: str | None
-    message: str
-    record_keys: dict[str, Any]
-    operation: str
-    attempts: int
-    rows: int
-    first_seen_at: datetime
-    last_seen_at: datetime
-    resolved: bool
-    resolution: str | None
-    resolved_at: datetime | None
-    replaying: bool
-
-
-class StatsAttributes(_Shape):
-    """How many entries there are, and why the open ones failed."""
-
-    open_count: int
-    resolved_count: int
-    by_error_code: dict[str, int]
-    """Of open entries."""
-    computed_at: datetime
-
-
-class ResolvedAttributes(_Shape):
-    """What was resolved, and which runs send rows again."""
-
-    resolved_ids: list[str]
-    """Those that were open, or that are being replayed."""
-    replay_run_id: str | None
-    replay_run_ids: list[str]
-    """One for each sync."""
-    resolved_at: datetime
-
-
-class DestinationAttributes(_Shape):
-    """A destination, and whether it answers."""
-
-    name: str
-    connector: str
-    status: Literal["connected", "error", "unknown"]
-    objects_discoverable: bool
-
-
-class ObjectAttributes(_Shape):
-    """An object that can be written to."""
-
-    label: str
-    api_name: str
-    supports_upsert: bool
-    writable: bool
-
-
-class FieldAttributes(_Shape):
-    """A field, its type, and how it may be written."""
-
-    label: str
-    data_type: str
-    required: bool
-    createable: bool
-    updateable: bool
-    external_id: bool
-
-
-class Resource(_Shape, Generic[K, A]):
+class Resource(Shape, Generic[K, A]):
     """Something with an id."""
 
     id: str
@@ -292,7 +39,7 @@ class Resource(_Shape, Generic[K, A]):
     attributes: A
 
 
-class Value(_Shape, Generic[K, A]):
+class Value(Shape, Generic[K, A]):
     """Something without an id."""
 
     type: K
@@ -304,104 +51,104 @@ _RunType = Literal["reverse_etl_run"]
 _LetterType = Literal["reverse_etl_dlq_entry"]
 
 
-class SyncList(_Shape):
+class SyncList(Shape):
     """A page of syncs."""
 
     data: list[Resource[_SyncType, SyncSummary]]
     meta: PageMeta
 
 
-class SyncOne(_Shape):
+class SyncOne(Shape):
     """A sync."""
 
     data: Resource[_SyncType, SyncAttributes]
     meta: SavedMeta | None = Field(None)
 
 
-class DeletedSync(_Shape):
+class DeletedSync(Shape):
     """A sync that was deleted."""
 
     data: Resource[_SyncType, DeletedAttributes]
     meta: DeletedMeta
 
 
-class ToggledSync(_Shape):
+class ToggledSync(Shape):
     """A sync that was switched on or off."""
 
     data: Resource[_SyncType, ToggledAttributes]
 
 
-class VersionList(_Shape):
+class VersionList(Shape):
     """All versions of a sync, newest first."""
 
     data: list[Resource[Literal["reverse_etl_sync_version"], VersionAttributes]]
 
 
-class PlanOne(_Shape):
+class PlanOne(Shape):
     """A plan."""
 
     data: Value[Literal["reverse_etl_plan"], PlanAttributes]
 
 
-class RunOne(_Shape):
+class RunOne(Shape):
     """A run."""
 
     data: Resource[_RunType, RunAttributes]
 
 
-class RunStarted(_Shape):
+class RunStarted(Shape):
     """The runs that were started."""
 
     data: Resource[_RunType, RunAttributes] | list[Resource[_RunType, RunAttributes]]
     """One for `sync_id`, a list for `sync_ids`."""
 
 
-class RunList(_Shape):
+class RunList(Shape):
     """A page of runs."""
 
     data: list[Resource[_RunType, RunAttributes]]
     meta: PageMeta
 
 
-class LetterOne(_Shape):
+class LetterOne(Shape):
     """A dead letter."""
 
     data: Resource[_LetterType, LetterAttributes]
 
 
-class LetterList(_Shape):
+class LetterList(Shape):
     """A page of dead letters."""
 
     data: list[Resource[_LetterType, LetterAttributes]]
     meta: PageMeta
 
 
-class StatsOne(_Shape):
+class StatsOne(Shape):
     """Counts of dead letters."""
 
     data: Value[Literal["reverse_etl_dlq_stats"], StatsAttributes]
 
 
-class ResolvedOne(_Shape):
+class ResolvedOne(Shape):
     """The end of dead letters."""
 
     data: Value[Literal["reverse_etl_dlq_resolve"], ResolvedAttributes]
 
 
-class DestinationList(_Shape):
+class DestinationList(Shape):
     """All destinations."""
 
     data: list[Resource[Literal["reverse_etl_destination"], DestinationAttributes]]
 
 
-class ObjectList(_Shape):
+class ObjectList(Shape):
     """The objects of a destination."""
 
     data: list[Resource[Literal["destination_object"], ObjectAttributes]]
     meta: DiscoveryMeta
 
 
-class FieldList(_Shape):
+class FieldList(Shape):
     """The fields of an object."""
 
     data: list[Resource[Literal["destination_field"], FieldAttributes]]
