@@ -1,0 +1,20 @@
+"""The use cases: what the command line, Dagster and the REST API can do, in one place.
+
+service = Service.open(Project.load("retl.yaml"))
+report = service.run("crm_accounts")
+
+Each module has the cases of one subject, and rests on those before it: opened, destinations, syncs, checks,
+dead_letters, rows, runs.
+"""
+
+from __future__ import annotations
+
+from dagster_retl.service.checks import Finding
+from dagster_retl.service.runs import RunCases
+from dagster_retl.service.syncs import SyncView
+
+__all__ = ["Finding", "Service", "SyncView"]
+
+
+class Service(RunCases):
+    """A project with its store and state. Opens both when first used; safe to share between threads."""

@@ -1,0 +1,175 @@
+"""Runs: queued, executed, closed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+from sqlalchemy import Connection
+
+from dagster_retl.engine.ending import ending_of
+from dagster_retl.engine.known_secrets import secrets_in
+from dagster_retl.engine.phase import OnPhase
+from dagster_retl.engine.plan_record import planned_counters
+from dagster_retl.engine.run import Report, execute, preview
+from dagster_retl.engine.sync_run import SyncRun
+from dagster_retl.errors import ConflictError
+from dagster_retl.model.redactor import Redactor
+from dagster_retl.model.rows import Counters
+from dagster_retl.model.runs import Run, RunOptions, RunStatus
+from dagster_retl.model.sync import Sync
+from dagster_retl.service.rows import RowCases
+
+
+class RunCases(RowCases):
+    """Runs: queued, executed, closed."""
+
+    def queue(self, reference: str, options: RunOptions | None = None, *, trigger: str = "manual") -> Run:
+        """Register a run before it is launched."""
+        sync = self.find(reference)
+        return self.store.runs.create(sync.id, sync.slug, self._effective(options), trigger=trigger)
+
+    def queue_all(self, asked: Mapping[str, RunOptions], *, trigger: str, actor: str) -> list[Run]:
+        """Register a run for each of these syncs (by id), or for none of them.
+
+        The dead letters that a run is to send again are marked as being replayed. Raises `NotFoundError`, and
+        `ConflictError` when a sync is disabled or a run of it is queued or under way.
+        """
+        syncs = {sync_id: self.find(sync_id) for sync_id in asked}
+        for sync in syncs.values():
+            if not self.is_enabled(sync):
+                raise ConflictError(f"sync {sync.name!r} is disabled", hint="Enable it first.", subject=sync.id)
+        with self.store.begin() as conn:
+            for sync_id in sorted(syncs):  # always in one order: nobody waits for one that waits for him
+                self._refuse_unless_idle(conn, syncs[sync_id])
+            return [self._queue(conn, syncs[sync_id], asked[sync_id], trigger, actor) for sync_id in asked]
+
+    def _refuse_unless_idle(self, conn: Connection, sync: Sync) -> None:
+        self.store.leases.lock(conn, sync.id)
+        self.catalog.require_live(conn, sync.id)
+        for run in self.store.runs.unfinished(conn, sync.id):
+            if run.status is RunStatus.QUEUED or self.running(sync, conn) == run.id:
+                raise ConflictError(
+                    f"sync {sync.name!r} has a run that is {run.status.value}: {run.id}",
+                    hint="Wait for it, or cancel it.",
+                    subject=run.id,
+                )
+
+    def _queue(self, conn: Connection, sync: Sync, options: RunOptions, trigger: str, actor: str) -> Run:
+        run = self.store.runs.create(sync.id, sync.slug, self._effective(options), trigger=trigger, conn=conn)
+        if options.replay:
+            self.store.dead_letters.mark_replaying(conn, options.replay, run.id, actor)
+        self.store.audit.add(conn, actor, "run.start", run.id, sync.slug)
+        return run
+
+    def run(
+        self,
+        reference: str,
+        options: RunOptions | None = None,
+        *,
+        run_id: str | None = None,
+        trigger: str = "manual",
+        dagster_run_id: str | None = None,
+        dagster_step: str | None = None,
+        stop: threading.Event | None = None,
+        on_progress: Callable[[Counters], None] | None = None,
+        on_phase: OnPhase = lambda phase, counters: None,
+        frame: object = None,
+    ) -> Report:
+        """Run a sync to its end. Raises what ended it early, once that is in the store.
+
+        run_id: a queued run to execute; a step that Dagster retries goes on with its own run.
+        on_progress: called with the counters while rows are sent, which the store shows as well.
+        on_phase: called in this thread as the run enters each of its phases. frame: the DataFrame that
+        a sync with an `asset:` query reads.
+        """
+        sync = self.find(reference)
+        chosen = self._effective(options)
+        run = self._registered(sync, chosen, run_id, trigger, dagster_run_id, dagster_step)
+        try:
+            with self._prepared(sync, chosen, run.id, frame) as prepared:
+                tell = partial(self._tell, run.id, on_progress)
+                live = replace(prepared, stop=stop or threading.Event(), on_progress=tell, on_phase=on_phase)
+                return self._dry_run(live) if chosen.dry_run else execute(live)
+        except BaseException as error:
+            self._close_unstarted(run.id, error)
+            raise
+
+    def _tell(self, run_id: str, listener: Callable[[Counters], None] | None, counters: Counters) -> None:
+        self.store.runs.progress(run_id, counters)
+        if listener is not None:
+            listener(counters)
+
+    def run_of(self, run_id: str) -> Run:
+        """A run. Raises `NotFoundError`."""
+        return self.store.runs.get(run_id)
+
+    def runs(self, reference: str | None = None, status: RunStatus | None = None, *, limit: int = 50) -> list[Run]:
+        """Runs, newest first."""
+        sync_id = self.find(reference).id if reference else None
+        return self.store.runs.list(sync_id, status, limit=limit)
+
+    def _effective(self, options: RunOptions | None) -> RunOptions:
+        """With `writes: off`, every run is a plan."""
+        chosen = options or RunOptions()
+        return chosen if self.project.writes else replace(chosen, dry_run=True)
+
+    def _registered(
+        self,
+        sync: Sync,
+        options: RunOptions,
+        run_id: str | None,
+        trigger: str,
+        dagster_run_id: str | None,
+        dagster_step: str | None,
+    ) -> Run:
+        if run_id is not None:
+            if dagster_run_id is not None:
+                self.store.runs.link_dagster(run_id, dagster_run_id, dagster_step)
+            return self.store.runs.get(run_id)
+        earlier = self.store.runs.find(dagster_run_id, dagster_step) if dagster_run_id else None
+        return earlier or self.store.runs.create(
+            sync.id,
+            sync.slug,
+            options,
+            trigger=trigger,
+            dagster_run_id=dagster_run_id,
+            dagster_step=dagster_step,
+        )
+
+    def _dry_run(self, run: SyncRun) -> Report:
+        plan = preview(run)
+        counters = planned_counters(plan)
+        counters = replace(counters, skipped=counters.skipped + plan.totals.send, delete_skipped=plan.totals.removed)
+        warnings = [*plan.warnings, *(f"a run would be stopped: {guard.message}" for guard in plan.guards)]
+        with self.store.begin() as conn:
+            self.store.runs.start(conn, run.run_id, token=0)
+            self.store.runs.finish(conn, run.run_id, RunStatus.SUCCEEDED, counters, warnings=warnings)
+        return Report(self.store.runs.get(run.run_id), plan)
+
+    def _close_unstarted(self, run_id: str, error: BaseException) -> None:
+        """A run that never got its lease (or its connector, or its source) is closed here."""
+        run = self.store.runs.get(run_id)
+        if run.status is not RunStatus.QUEUED:
+            return
+        ending = ending_of(error, Redactor(secrets_in(self._urls())))
+        with self.store.begin() as conn:
+            self.store.runs.finish(
+                conn,
+                run_id,
+                ending.status,
+                Counters(),
+                error_code=ending.error_code,
+                error_message=ending.error_message,
+                guard=ending.guard,
+            )
+
+    def _urls(self) -> list[object]:
+        warehouses = self.project.warehouses.values()
+        return [
+            self.project.store_url,
+            self.project.state_url,
+            *(value for each in warehouses for value in (each.url, each.connect_args)),
+        ]
