@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from urllib.parse import quote_plus
 
@@ -13,6 +11,7 @@ import orjson
 
 from dagster_retl.connectors.http_config import AuthSettings, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth
 from dagster_retl.connectors.statuses import code_of_status
+from dagster_retl.connectors.token_auth import TokenAuth
 from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode
 
 # The errors of https://www.rfc-editor.org/rfc/rfc6749#section-5.2; any other text could repeat the credentials.
@@ -24,7 +23,6 @@ _TOKEN_ERRORS = (
     "unauthorized_client",
     "unsupported_grant_type",
 )
-_EXPIRY_MARGIN = 30.0  # seconds: a token is renewed before a request in flight could outlive it
 
 
 class StaticHeaderAuth(httpx.Auth):
@@ -39,47 +37,18 @@ class StaticHeaderAuth(httpx.Auth):
         yield request
 
 
-class ClientCredentialsAuth(httpx.Auth):
-    """A bearer token by OAuth 2.0 client credentials, shared by all threads.
+class ClientCredentialsAuth(TokenAuth):
+    """A bearer token by OAuth 2.0 client credentials.
 
-    One thread fetches it while the others wait; a 401 makes for one new token and one more try.
     allow: raises for a token address that must not be contacted.
     """
 
-    requires_response_body = True
-
     def __init__(self, settings: OAuth2Auth, allow: Callable[[httpx.URL], None]) -> None:
+        super().__init__()
         self._settings = settings
         self._allow = allow
-        self._lock = threading.Lock()
-        self._token: str | None = None
-        self._expires_at = 0.0
 
-    @property
-    def token(self) -> str | None:
-        """The token in use."""
-        return self._token
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        token = yield from self._current(refused=None)
-        request.headers["Authorization"] = f"Bearer {token}"
-        response = yield request
-        if response.status_code == 401:
-            token = yield from self._current(refused=token)
-            request.headers["Authorization"] = f"Bearer {token}"
-            yield request
-
-    def _current(self, refused: str | None) -> Generator[httpx.Request, httpx.Response, str]:
-        with self._lock:
-            token = self._token
-            if token is None or token == refused or time.monotonic() >= self._expires_at:
-                answer = yield self._token_request()
-                token, lifetime = _read_token(answer)
-                self._token = token
-                self._expires_at = time.monotonic() + max(lifetime - _EXPIRY_MARGIN, lifetime / 2)
-            return token
-
-    def _token_request(self) -> httpx.Request:
+    def token_request(self) -> httpx.Request:
         settings = self._settings
         form = {"grant_type": "client_credentials", "scope": settings.scope, "audience": settings.audience}
         headers = {"Accept": "application/json"}
@@ -91,6 +60,9 @@ class ClientCredentialsAuth(httpx.Auth):
         request = httpx.Request("POST", settings.token_url, headers=headers, data=data)
         self._allow(request.url)
         return request
+
+    def read_token(self, response: httpx.Response) -> tuple[str, float]:
+        return _read_token(response)
 
 
 def _client_basic(settings: OAuth2Auth) -> str:

@@ -5,9 +5,7 @@ https://developers.hubspot.com/docs/api-reference/auth-oauth-v1/guide
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import httpx
 import orjson
@@ -17,53 +15,31 @@ from dagster_retl.connectors.hubspot_config import HubSpotConfig, OAuthApp
 from dagster_retl.connectors.hubspot_errors import complaint_in
 from dagster_retl.connectors.hubspot_paths import TOKEN
 from dagster_retl.connectors.statuses import code_of_status
+from dagster_retl.connectors.token_auth import TokenAuth
 from dagster_retl.errors import ACTIONS, Action, DestinationError, ErrorCode
 from dagster_retl.model.redactor import Redactor
 
-_EXPIRY_MARGIN = 60.0  # seconds: a token is renewed before a request in flight could outlive it
 
+class RefreshTokenAuth(TokenAuth):
+    """A bearer token that a refresh token gives. Raises `DestinationError`: `AUTH` where HubSpot gives none."""
 
-class RefreshTokenAuth(httpx.Auth):
-    """A bearer token that a refresh token gives, shared by all threads.
-
-    One thread fetches it while the others wait; a 401 makes for one new token and one more try. Raises
-    `DestinationError`: `AUTH` where HubSpot gives none.
-    """
-
-    requires_response_body = True
+    margin = 60.0
 
     def __init__(self, app: OAuthApp, base_url: str) -> None:
+        super().__init__()
         self._app = app
         self._url = app.token_url or f"{base_url.rstrip('/')}/{TOKEN}"
-        self._lock = threading.Lock()
         self._refresh_token = app.refresh_token.get_secret_value()
-        self._token: str | None = None
-        self._expires_at = 0.0
 
     def secrets(self) -> Iterator[str]:
         """Everything that must not be read in a message."""
         yield self._app.client_secret.get_secret_value()
         yield self._app.refresh_token.get_secret_value()
         yield self._refresh_token
-        if self._token:
-            yield self._token
+        if self.token:
+            yield self.token
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        token = yield from self._current(refused=None)
-        request.headers["Authorization"] = f"Bearer {token}"
-        response = yield request
-        if response.status_code == 401:
-            token = yield from self._current(refused=token)
-            request.headers["Authorization"] = f"Bearer {token}"
-            yield request
-
-    def _current(self, refused: str | None) -> Generator[httpx.Request, httpx.Response, str]:
-        with self._lock:
-            if self._token is None or self._token == refused or time.monotonic() >= self._expires_at:
-                self._read(self._checked((yield self._token_request())))
-            return self._token or ""
-
-    def _token_request(self) -> httpx.Request:
+    def token_request(self) -> httpx.Request:
         form = {
             "grant_type": "refresh_token",
             "client_id": self._app.client_id,
@@ -88,17 +64,16 @@ class RefreshTokenAuth(httpx.Auth):
             else None,
         )
 
-    def _read(self, response: httpx.Response) -> None:
+    def read_token(self, response: httpx.Response) -> tuple[str, float]:
         try:
-            body = orjson.loads(response.content)
+            body = orjson.loads(self._checked(response).content)
             token, lifetime = str(body["access_token"]), float(body.get("expires_in") or 1800)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise DestinationError(
                 "HubSpot's token endpoint answered without an access token", code=ErrorCode.DESTINATION_UNAVAILABLE
             ) from error
-        self._token = token
         self._refresh_token = str(body.get("refresh_token") or self._refresh_token)
-        self._expires_at = time.monotonic() + max(lifetime - _EXPIRY_MARGIN, lifetime / 2)
+        return token, lifetime
 
 
 def build_auth(config: HubSpotConfig) -> StaticHeaderAuth | RefreshTokenAuth:
