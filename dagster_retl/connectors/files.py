@@ -21,25 +21,15 @@ from typing import ClassVar
 from dagster_retl.connectors.base import ConnectorConfig, ConnectorSpec
 from dagster_retl.connectors.files_config import FilesConfig
 from dagster_retl.connectors.files_errors import CODES
-from dagster_retl.connectors.files_handover import BATCH_BYTES, BATCH_ROWS, MATCHING, MODES, FileHandover
+from dagster_retl.connectors.files_handover import FileHandover, handover_spec
 from dagster_retl.connectors.files_places import LocalFolder, Place
-from dagster_retl.model.rows import WireForm
 
 
 class FilesConnector(FileHandover):
     """Rows as files in a folder or on an object store."""
 
-    spec: ClassVar[ConnectorSpec] = ConnectorSpec(
-        name="files",
-        title="Files",
-        modes=MODES,
-        batch_rows=BATCH_ROWS,
-        batch_bytes=BATCH_BYTES,
-        concurrency=1,
-        wire_form=WireForm(nest=False),
-        matching=MATCHING,
-        vendor_codes=CODES,
-        documentation="https://arrow.apache.org/docs/python/filesystems.html",
+    spec: ClassVar[ConnectorSpec] = handover_spec(
+        "files", "Files", CODES, "https://arrow.apache.org/docs/python/filesystems.html"
     )
     Config: ClassVar[type[ConnectorConfig]] = FilesConfig
 

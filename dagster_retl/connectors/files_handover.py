@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from dagster_retl.connectors.base import ConnectorConfig, DirectConnector
+from dagster_retl.connectors.base import ConnectorConfig, ConnectorSpec, DirectConnector
 from dagster_retl.connectors.files_formats import encode
 from dagster_retl.connectors.files_names import object_folder, part_name
 from dagster_retl.connectors.files_places import Place
-from dagster_retl.model.rows import Account, AllAccepted, Batch, FieldInfo, ObjectInfo, RowResult
+from dagster_retl.errors import ErrorCode
+from dagster_retl.model.rows import Account, AllAccepted, Batch, FieldInfo, ObjectInfo, RowResult, WireForm
 
-MODES = frozenset({"upsert", "insert", "update", "delete", "mirror"})
-BATCH_ROWS = 50_000
-BATCH_BYTES = 64_000_000
-MATCHING = (
-    "A file is written as a whole: its rows are accepted when it has its name. "
-    "A row that its format cannot hold fails by itself, and the file has the others."
-)
+
+def handover_spec(name: str, title: str, codes: Mapping[str, ErrorCode], documentation: str) -> ConnectorSpec:
+    """What a connector that hands files over can do; codes: what the errors of its places mean."""
+    return ConnectorSpec(
+        name=name,
+        title=title,
+        modes=frozenset({"upsert", "insert", "update", "delete", "mirror"}),
+        batch_rows=50_000,
+        batch_bytes=64_000_000,
+        concurrency=1,
+        wire_form=WireForm(nest=False),
+        matching="A file is written as a whole: its rows are accepted when it has its name. "
+        "A row that its format cannot hold fails by itself, and the file has the others.",
+        vendor_codes=codes,
+        documentation=documentation,
+    )
 
 
 class FileHandover(DirectConnector):

@@ -13,29 +13,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 from dagster_retl.connectors.base import ConnectorConfig, ConnectorSpec
-from dagster_retl.connectors.files_handover import BATCH_BYTES, BATCH_ROWS, MATCHING, MODES, FileHandover
+from dagster_retl.connectors.files_handover import FileHandover, handover_spec
 from dagster_retl.connectors.files_places import Place
 from dagster_retl.connectors.sftp_codes import CODES
 from dagster_retl.connectors.sftp_config import SftpConfig
 from dagster_retl.errors import ConfigurationError
-from dagster_retl.model.rows import WireForm
 
 
 class SftpConnector(FileHandover):
     """Rows as files in a folder of an SFTP server."""
 
-    spec: ClassVar[ConnectorSpec] = ConnectorSpec(
-        name="sftp",
-        title="SFTP",
-        modes=MODES,
-        batch_rows=BATCH_ROWS,
-        batch_bytes=BATCH_BYTES,
-        concurrency=1,
-        wire_form=WireForm(nest=False),
-        matching=MATCHING,
-        vendor_codes=CODES,
-        documentation="https://asyncssh.readthedocs.io",
-    )
+    spec: ClassVar[ConnectorSpec] = handover_spec("sftp", "SFTP", CODES, "https://asyncssh.readthedocs.io")
     Config: ClassVar[type[ConnectorConfig]] = SftpConfig
 
     def open(self) -> Place:
