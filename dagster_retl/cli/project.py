@@ -15,7 +15,7 @@ from dagster_retl.cli.documents import finding_document
 from dagster_retl.cli.session import PROJECT_FILE, Session
 from dagster_retl.cli.settings import Setting, connector_document, notes_of, settings_of
 from dagster_retl.cli.template import write_project
-from dagster_retl.connectors.base import AnyConnector
+from dagster_retl.connectors.base import AnyConnector, ConnectorConfig
 from dagster_retl.connectors.registry import connector_class, connector_names
 from dagster_retl.demo.story import demo_advice
 from dagster_retl.errors import RetlError
@@ -133,10 +133,13 @@ def _show_connector(session: Session, kind: type[AnyConnector]) -> None:
             ("modes", Text(", ".join(sorted(spec.modes)))),
             ("a request", Text(f"{spec.batch_rows:,} rows, {spec.batch_bytes:,} bytes at most")),
             ("at once", Text(f"{spec.concurrency} requests, {limit}")),
+            *([("answers", Text(spec.matching))] if spec.matching else []),
             *([("documentation", Text(spec.documentation))] if spec.documentation else []),
         ],
     )
-    rows = [_setting_row(setting) for setting in settings_of(kind)]
+    shared = ConnectorConfig.model_fields
+    own_first = sorted(settings_of(kind), key=lambda setting: (not setting.required, setting.name in shared))
+    rows = [_setting_row(setting) for setting in own_first]
     output.table(session, ("=setting", "type", "=default", "what it is"), rows)
     for note in notes_of(kind):
         output.line(session, (note, "dim"))
