@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import AbstractContextManager, suppress
-from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
@@ -12,16 +10,12 @@ from pyarrow import fs
 from dagster_retl.connectors.files_errors import explained
 from dagster_retl.connectors.files_places import PROBE
 from dagster_retl.errors import DestinationError, ErrorCode
-from dagster_retl.model.object_urls import ObjectLocation, denied
+from dagster_retl.model.object_prefix import ObjectPrefix
+from dagster_retl.model.object_urls import denied
 
 
-class ObjectFolder:
+class ObjectFolder(ObjectPrefix):
     """A prefix of a bucket. Safe to share between threads."""
-
-    def __init__(self, location: ObjectLocation) -> None:
-        self._location = location
-        self._connection: Any = None
-        self._connecting = threading.Lock()
 
     @property
     def shown(self) -> str:
@@ -53,8 +47,7 @@ class ObjectFolder:
         return sorted(info.base_name for info in infos if info.type is fs.FileType.Directory)
 
     def close(self) -> None:
-        with self._connecting:
-            self._connection = None
+        self._disconnect()
 
     def _verify(self, name: str, size: int) -> None:
         """Something between this machine and the store may have cut an upload short."""
@@ -71,19 +64,6 @@ class ObjectFolder:
                 code=ErrorCode.DESTINATION_UNAVAILABLE,
                 ambiguous=True,
             )
-
-    @property
-    def _store(self) -> Any:
-        with self._connecting:
-            if self._connection is None:
-                self._connection = self._location.connect()
-            return self._connection
-
-    def _at(self, name: str) -> str:
-        return f"{self._location.root}/{name}"
-
-    def _shown(self, name: str) -> str:
-        return f"{self._location.shown}/{name}".rstrip("/")
 
     def _reaching(self, doing: str, name: str, *, ambiguous: bool = False) -> AbstractContextManager[None]:
         return explained(

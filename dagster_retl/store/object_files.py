@@ -20,6 +20,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from dagster_retl.errors import ConfigurationError, ErrorCode, RetlError, StateMissingError
+from dagster_retl.model.object_prefix import ObjectPrefix
 from dagster_retl.model.object_urls import ObjectLocation, denied
 from dagster_retl.store.files import DIFFERS, Fill, Found, Stored, missing
 from dagster_retl.store.local_files import LocalFiles
@@ -31,18 +32,17 @@ _COPIES = 4
 """How many copies of one kind stay for each sync; a reader needs two at most."""
 
 
-class ObjectFiles:
+class ObjectFiles(ObjectPrefix):
     """Files under a prefix of a bucket. Safe to share between threads.
 
     spill: folder for the copies; None: the system's temporary folder.
     """
 
     def __init__(self, location: ObjectLocation, *, spill: str | None = None) -> None:
-        self._location = location
+        super().__init__(location)
         self._spill = spill
         self._lock = threading.Lock()
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._connection: Any = None
         self._room: tempfile.TemporaryDirectory[str] | None = None
         self._copies: LocalFiles | None = None
 
@@ -88,19 +88,6 @@ class ObjectFiles:
             self._room = self._copies = None
 
     # The store
-
-    @property
-    def _store(self) -> Any:
-        with self._lock:
-            if self._connection is None:
-                self._connection = self._location.connect()
-            return self._connection
-
-    def _at(self, name: str) -> str:
-        return f"{self._location.root}/{name}"
-
-    def _shown(self, name: str) -> str:
-        return f"{self._location.shown}/{name}"
 
     def _check_new(self, name: str) -> None:
         with self._reaching("written"):
