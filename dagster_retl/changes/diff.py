@@ -5,9 +5,9 @@ It works on tables of one DuckDB connection:
     staged     n, key, record_keys, fingerprint, row_hash, error_field, error, unsendable: a row for each row of
                the query; without fingerprints where row hashes can find the unchanged rows
     snapshot   see `changes.snapshot`
-    suspects   key, record_keys, fingerprint: what the destination may hold besides
-    letters    key, fingerprint, rejections, held: the open dead letters
-    silenced   key, fingerprint: versions that somebody decided to skip
+    suspects   key, record_keys, fingerprint, partition: what the destination may hold besides
+    letters    key, fingerprint, rejections, held, partition: the open dead letters
+    silenced   key, fingerprint, partition: versions that somebody decided to skip
     asked      key: the only keys to send (for a partial run by key; then `staged` holds their rows, and
                those whose key could not be computed, which are nobody's here)
     looked_up  key: the keys that a window of the result was asked for by themselves (`DiffRules.windowed`)
@@ -29,9 +29,11 @@ from dataclasses import dataclass, field
 import duckdb
 import pyarrow as pa
 
+from dagster_retl.changes.partitions import find_later, in_partition
 from dagster_retl.changes.shortcut import COMPLETED, count_rows, find_suspicious
 from dagster_retl.changes.snapshot import DELETED, REMOVED
 from dagster_retl.errors import ErrorCode
+from dagster_retl.model.partitions import Partition
 from dagster_retl.model.rows import Operation
 from dagster_retl.model.sync import SyncMode
 
@@ -56,6 +58,8 @@ class DiffRules:
     have a key of their own, which is part of their content. compare: a row that is as it was accepted needs
     nothing; otherwise it is sent again. windowed: rows outside a window were not read; only of the keys in
     `looked_up` is it known whether they left the query. baseline: nothing is sent, removals stay due.
+    partition: the part of the query that was read; of all other keys nothing is known. refresh: no fingerprint
+    counts, though the snapshot holds them.
     """
 
     mode: SyncMode
@@ -68,6 +72,8 @@ class DiffRules:
     compare: bool = True
     windowed: bool = False
     baseline: bool = False
+    partition: Partition | None = None
+    refresh: bool = False
 
     @property
     def by_fingerprint(self) -> bool:
@@ -120,7 +126,9 @@ def diff(
     have row hashes, and the fingerprints of those that need one come from here.
     """
     same = "fingerprint" if fill is None else "row_hash"
-    if not (shortcut and rules.by_fingerprint and find_suspicious(connection, same)):
+    find_later(connection, rules.partition)
+    shortcut = shortcut and rules.by_fingerprint and not rules.refresh
+    if not (shortcut and find_suspicious(connection, same)):
         connection.execute("CREATE OR REPLACE VIEW suspicious AS SELECT * FROM staged")
         connection.execute("CREATE OR REPLACE VIEW unseen AS SELECT * FROM snapshot")
     if fill is None:
@@ -158,7 +166,7 @@ def _content(rules: DiffRules) -> str:
 
 def _known(rules: DiffRules) -> str:
     """Whether the row needs nothing: by its key alone for inserts, else by its content too."""
-    if not rules.compare:
+    if not rules.compare or rules.refresh:
         return "FALSE"
     if rules.mode is SyncMode.INSERT:
         return "p.fingerprint IS NOT NULL"
@@ -178,6 +186,7 @@ def _classified(rules: DiffRules) -> str:
             CASE
                 WHEN s.key IS NULL AND s.error IS NOT NULL THEN '{ErrorCode.MAPPING_ERROR}'
                 WHEN s.key IS NULL THEN '{ErrorCode.MISSING_KEY}'
+                WHEN s.key IN (SELECT key FROM later) THEN 'skipped:later'
                 WHEN d.key IS NOT NULL THEN '{ErrorCode.DUPLICATE_SOURCE_KEY}'
                 WHEN s.error IS NOT NULL THEN '{ErrorCode.MAPPING_ERROR}'
                 WHEN s.unsendable IS NOT NULL THEN '{ErrorCode.TYPE_COERCION}'
@@ -220,16 +229,17 @@ def _removals(rules: DiffRules, *, possible: bool) -> str:
     due = possible and rules.mode is SyncMode.MIRROR and (rules.complete or rules.by_key)
     among = "AND EXISTS (SELECT 1 FROM asked a WHERE a.key = k.key)" if rules.by_key else ""
     parked = f"l.rejections >= {rules.max_attempts} AND l.fingerprint = UUID '{REMOVED}'"
+    here = in_partition(rules.partition)
     return f"""
         CREATE OR REPLACE TABLE removals AS
         SELECT k.key, k.record_keys, k.record_id, l.key IS NOT NULL AS has_letter,
             CASE WHEN {str(rules.baseline).upper()} THEN 'skipped:baseline'
                 WHEN {parked} AND {str(not rules.retry_parked).upper()} THEN 'skipped:parked' ELSE 'send' END AS fate
         FROM (
-            SELECT key, record_keys, record_id FROM unseen
+            SELECT key, record_keys, record_id FROM unseen WHERE {here}
             UNION ALL
             SELECT key, any_value(record_keys), NULL FROM suspects
-            WHERE key NOT IN (SELECT key FROM unseen) AND fingerprint <> UUID '{REMOVED}' GROUP BY key
+            WHERE key NOT IN (SELECT key FROM unseen) AND fingerprint <> UUID '{REMOVED}' AND {here} GROUP BY key
         ) k
         LEFT JOIN letters l ON l.key = k.key
         WHERE {str(due).upper()} AND NOT EXISTS (SELECT 1 FROM candidates s WHERE s.key = k.key) {among}
@@ -311,7 +321,8 @@ def settled_letters(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> 
         connection,
         """
         SELECT q.key, 'row_changed' FROM silenced q JOIN classified c ON c.key = q.key
-        WHERE c.content <> q.fingerprint AND (c.fate IN ('send', 'unchanged') OR starts_with(c.fate, 'skipped:'))
+        WHERE c.content <> q.fingerprint AND c.fate <> 'skipped:later'
+            AND (c.fate IN ('send', 'unchanged') OR starts_with(c.fate, 'skipped:'))
         """,
     )
     if rules.complete or rules.by_key:
@@ -321,7 +332,7 @@ def settled_letters(connection: duckdb.DuckDBPyConnection, rules: DiffRules) -> 
             connection,
             f"""
             SELECT l.key, 'source_row_missing' FROM letters l
-            WHERE NOT l.held AND NOT starts_with(l.key, 'code:') {among}
+            WHERE NOT l.held AND NOT starts_with(l.key, 'code:') AND {in_partition(rules.partition, "l")} {among}
                 AND NOT EXISTS (SELECT 1 FROM candidates s WHERE s.key = l.key)
                 AND NOT EXISTS (SELECT 1 FROM removals r WHERE r.key = l.key) AND NOT EXISTS ({_UNIDENTIFIED})
             """,
@@ -333,7 +344,8 @@ def forgotten_query(rules: DiffRules) -> str:
     due = rules.mode is SyncMode.DELETE and rules.complete and not rules.windowed
     return f"""
         SELECT p.key, p.record_keys, p.fingerprint, p.record_id FROM snapshot p
-        WHERE {str(due).upper()} AND NOT EXISTS (SELECT 1 FROM staged s WHERE s.key = p.key)
+        WHERE {str(due).upper()} AND {in_partition(rules.partition, "p")}
+            AND NOT EXISTS (SELECT 1 FROM staged s WHERE s.key = p.key)
             AND NOT EXISTS ({_UNIDENTIFIED})
     """
 

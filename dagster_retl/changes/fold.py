@@ -7,8 +7,9 @@ It works on tables of one DuckDB connection:
                rows with batch null are keys to forget
     started    batch, started_at: the intents
     outcomes   see `changes.outcomes`
-    accepted   id, key, record_keys, fingerprint: what people declared delivered, in the order of `id`
+    accepted   id, key, record_keys, fingerprint, partition: what people declared delivered, in the order of `id`
     hashed     key, fingerprint, row_hash: what is known of rows that did not change
+    moved      key: what was found in the run's partition, and is in another one so far
 
 The same code ends an ordinary run and recovers a killed one.
 """
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 import duckdb
 
 from dagster_retl.changes.outcomes import Status
-from dagster_retl.changes.snapshot import REMOVED
+from dagster_retl.changes.snapshot import REMOVED, literal
 
 MANIFEST_COLUMNS = (
     "batch INTEGER, position INTEGER, operation VARCHAR, removal BOOLEAN, key VARCHAR, record_keys VARCHAR, "
@@ -115,22 +116,29 @@ _TOUCHES = f"status IN ('{Status.WRITTEN}', '{Status.UNCONFIRMED}', '{Status.MIS
 FORGOTTEN = "CREATE OR REPLACE VIEW forgotten AS SELECT key FROM manifest WHERE batch IS NULL"
 
 
-def next_snapshot(*, rehash: bool = False) -> str:
+def next_snapshot(*, rehash: bool = False, partition: str | None = None, moved: bool = False) -> str:
     """The query for the next generation; `accepted` holds what people declared delivered, the last word counts.
 
-    rehash: entries take the row hashes of `hashed`, where the row did not change.
+    rehash: entries take the row hashes of `hashed`, where the row did not change. partition: that the manifest is of,
+    which entries of `moved` keys come to lie in.
     """
     entries = _REHASHED if rehash else "snapshot"
+    mine = "NULL" if partition is None else literal(partition)
+    own = (
+        f"CASE WHEN key IN (SELECT key FROM moved) THEN {mine} ELSE partition END AS partition"
+        if moved
+        else "partition"
+    )
     return f"""
-        SELECT key, record_keys, fingerprint, record_id, row_hash FROM {entries} p
+        SELECT key, record_keys, fingerprint, record_id, row_hash, {own} FROM {entries} p
         WHERE NOT EXISTS (SELECT 1 FROM answered a WHERE a.key = p.key AND {_TOUCHES})
             AND NOT EXISTS (SELECT 1 FROM forgotten f WHERE f.key = p.key)
             AND NOT EXISTS (SELECT 1 FROM accepted c WHERE c.key = p.key)
         UNION ALL
-        SELECT key, record_keys, content, record_id, row_hash FROM answered
+        SELECT key, record_keys, content, record_id, row_hash, {mine} FROM answered
         WHERE status IN ('{Status.WRITTEN}', '{Status.UNCONFIRMED}') AND content <> UUID '{REMOVED}'
         UNION ALL
-        SELECT c.key, c.record_keys, c.fingerprint::UUID, NULL, NULL
+        SELECT c.key, c.record_keys, c.fingerprint::UUID, NULL, NULL, c.partition
         FROM (SELECT * FROM accepted QUALIFY row_number() OVER (PARTITION BY key ORDER BY id DESC) = 1) c
         WHERE NOT EXISTS (SELECT 1 FROM answered a WHERE a.key = c.key AND {_TOUCHES})
             AND c.fingerprint <> '{REMOVED}'

@@ -40,7 +40,7 @@ def find_suspicious(connection: duckdb.DuckDBPyConnection, same: str) -> bool:
 
 _MENTIONED = """
     CREATE OR REPLACE TABLE mentioned AS
-    SELECT key FROM suspects UNION SELECT key FROM letters UNION SELECT key FROM silenced
+    SELECT key FROM suspects UNION SELECT key FROM letters UNION SELECT key FROM silenced UNION SELECT key FROM later
 """
 """Keys about which more is known than the snapshot says."""
 

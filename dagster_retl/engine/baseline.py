@@ -34,9 +34,9 @@ def write_manifest(connection: duckdb.DuckDBPyConnection, forgotten: str, path: 
     """)
 
 
-def take(closer: Closer, run_id: str, books: Books, pointer: Pointer) -> Folded:
-    """Fold the manifest as if the destination had accepted all of it before this run."""
-    folded = closer.fold(run_id, books, pointer, accept_all=True)
+def take(closer: Closer, run_id: str, books: Books, pointer: Pointer, *, moved: bool) -> Folded:
+    """Fold the manifest as if the destination had accepted all of it before this run. moved: see `Closer.fold`."""
+    folded = closer.fold(run_id, books, pointer, accept_all=True, moved=moved)
     counters = replace(
         folded.counters,
         written=0,

@@ -19,7 +19,7 @@ from dagster_retl.changes import fold
 from dagster_retl.changes.fold import UnansweredRow
 from dagster_retl.changes.history import anything_sent, write_history
 from dagster_retl.changes.outcomes import outcome_table
-from dagster_retl.changes.snapshot import literal, load_snapshot, write_generation
+from dagster_retl.changes.snapshot import all_stale, hash_terms_of, literal, load_snapshot, write_generation
 from dagster_retl.engine.ending import Ending
 from dagster_retl.engine.workspace import Workspace
 from dagster_retl.errors import ErrorCode, RetlError
@@ -41,7 +41,7 @@ class Books:
     """What a run's plan promised: needed to balance it, whoever closes it.
 
     by_watermark: rows that a watermark passes, and that nothing else would bring back, are kept by key.
-    hash_terms: of the manifest's row hashes; None: it has none.
+    hash_terms: of the manifest's row hashes; None: it has none. partition: that it is of, by its identity.
     """
 
     epoch: str
@@ -53,6 +53,7 @@ class Books:
     counters: Counters
     by_watermark: bool = False
     hash_terms: str | None = None
+    partition: str | None = None
 
     @classmethod
     def of(cls, plan: Mapping[str, Any]) -> Books:
@@ -156,12 +157,19 @@ class Closer:
         self._keeps_history = keeps_history
 
     def fold(
-        self, run_id: str, books: Books, pointer: Pointer, *, accept_all: bool = False, rehash: bool = False
+        self,
+        run_id: str,
+        books: Books,
+        pointer: Pointer,
+        *,
+        accept_all: bool = False,
+        rehash: bool = False,
+        moved: bool = False,
     ) -> Folded:
         """Build the next generation (if anything changed) from a run's manifest and ledger.
 
         accept_all: the manifest was not sent, and counts as accepted now. rehash: the run knows the row hashes of
-        all rows, and those of the snapshot are of other terms.
+        all rows, and those of the snapshot are of other terms. moved: it knows which keys came to lie in its partition.
         """
         connection = self._space.connection
         self._load(run_id, books, pointer)
@@ -169,17 +177,17 @@ class Closer:
         if accept_all:
             fold.accept_all(connection, to_text(now))
         fold.answer(connection)
-        query = fold.next_snapshot(rehash=rehash)
+        query = fold.next_snapshot(rehash=rehash, partition=books.partition, moved=moved)
         connection.execute(f"CREATE OR REPLACE VIEW snapshot_next AS {query}")
         # Exactly those that are folded: somebody may decide about another row in this very moment.
         accepted = [row[0] for row in connection.execute("SELECT id FROM accepted").fetchall()]
-        changed = fold.changed_rows(connection) or accepted or pointer.stale or rehash
+        changed = fold.changed_rows(connection) or accepted or pointer.stale or rehash or moved
         until = to_text(now + timedelta(seconds=books.settle))
-        held = self._held(until) if books.holds_unknown else []
+        held = self._held(until, books.partition) if books.holds_unknown else []
         folded = Folded(
             pointer=self._next_generation(pointer, query, books.hash_terms) if changed else pointer,
             counters=close_counters(books, fold.tally(connection, removal=False), fold.tally(connection, removal=True)),
-            suspects=[] if books.holds_unknown else self._suspects(until),
+            suspects=[] if books.holds_unknown else self._suspects(until, books.partition),
             cleared=fold.cleared_suspects(connection, to_text(now)),
             held=held,
             acceptances=accepted,
@@ -187,6 +195,15 @@ class Closer:
         )
         keeps_history = self._keeps_history and not accept_all and anything_sent(connection)
         return self._with_history(folded, run_id) if keeps_history else folded
+
+    def forget_fingerprints(self, pointer: Pointer, partition: str) -> Pointer:
+        """The pointer of a generation in which no fingerprint of this partition counts, which is written for it."""
+        generation = self._state.local_path(pointer.generation, pointer.checksum or "") if pointer.generation else None
+        if generation is None:
+            return pointer
+        terms = hash_terms_of(generation)
+        load_snapshot(self._space.connection, generation, stale=pointer.stale, terms=terms)
+        return replace(self._next_generation(pointer, all_stale(partition), terms), stale=pointer.stale)
 
     def commit(self, conn: Connection, run_id: str, folded: Folded, ending: Ending) -> None:
         """Everything that ends a run, in the caller's fenced transaction. Frees no lease."""
@@ -251,18 +268,20 @@ class Closer:
             return replace(folded, warnings=[f"what became of single rows was not written down: {error.message}"])
         return replace(folded, history=stored)
 
-    def _suspects(self, until: str) -> list[Suspect]:
+    def _suspects(self, until: str, partition: str | None) -> list[Suspect]:
         return [
-            Suspect(row.key, row.record_keys, row.content, until)
+            Suspect(row.key, row.record_keys, row.content, until, partition)
             for block in fold.unanswered(self._space.connection)
             for row in block
         ]
 
-    def _held(self, until: str) -> list[Failure]:
-        return [_unknown(row, until) for block in fold.never_answered(self._space.connection) for row in block]
+    def _held(self, until: str, partition: str | None) -> list[Failure]:
+        return [
+            _unknown(row, until, partition) for block in fold.never_answered(self._space.connection) for row in block
+        ]
 
 
-def _unknown(row: UnansweredRow, until: str) -> Failure:
+def _unknown(row: UnansweredRow, until: str, partition: str | None) -> Failure:
     return Failure(
         key=row.key,
         record_keys=row.record_keys,
@@ -274,6 +293,7 @@ def _unknown(row: UnansweredRow, until: str) -> Failure:
         rejection=False,
         held=True,
         held_until=until,
+        partition=partition,
     )
 
 

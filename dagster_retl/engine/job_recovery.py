@@ -66,8 +66,9 @@ class JobRecovery:
         manifest = self.state.local_path(books.manifest, books.checksum or "")
         transport = Transport(self.connector, auth=self.connector.auth(), turns=self._turns())
         recorder = Recorder(
-            self.store, self.lease, epoch=books.epoch, settle=books.settle, redact=self.redact, run_id=run_id
-        )
+            self.store, self.lease, epoch=books.epoch, settle=books.settle, redact=self.redact, run_id=run_id,
+            partition=books.partition,
+        )  # fmt: skip
         with closing(transport), closing(recorder):
             for batch in read_batches(manifest, begun):
                 answered = self._answer(transport, batch, begun[batch.number], books)

@@ -9,8 +9,12 @@ from dagster_retl.model.rows import Counters
 
 
 class Phase(StrEnum):
-    """A part of a run, in order. A run enters each at most once; one that ends early skips some."""
+    """A part of a run, in order. A run enters each at most once; one that ends early skips some.
 
+    `wait`: only where another partition of the sync is being run.
+    """
+
+    WAIT = "wait"
     RECOVER = "recover"
     DISCOVER = "discover"
     EXTRACT = "extract"
@@ -42,6 +46,7 @@ def _number(rows: int) -> str:
 
 
 _WORDS = {
+    Phase.WAIT: "waiting for the run of another partition",
     Phase.RECOVER: "looking for what earlier runs left",
     Phase.DISCOVER: "asking who the destination is",
     Phase.EXTRACT: "reading the query",

@@ -49,7 +49,8 @@ class Plan:
     """What a run would do. guards: those that would stop it. warnings: what a person should know.
 
     fields, rows: the mapped rows, for the run that goes on with this plan; payload: what it sends, in batches.
-    hash_terms: of the rows' hashes; rehash: those of the snapshot are of other terms.
+    hash_terms: of the rows' hashes; rehash: those of the snapshot are of other terms. moved: some keys come to lie in
+    the run's partition.
     """
 
     totals: PlanTotals
@@ -66,6 +67,7 @@ class Plan:
     payload: Spool | None = field(default=None, repr=False)
     hash_terms: str | None = None
     rehash: bool = False
+    moved: bool = False
 
 
 def sample(

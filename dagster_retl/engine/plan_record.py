@@ -55,6 +55,7 @@ class PlanRecord:
             counters=planned_counters(plan),
             by_watermark=plan.reading.cursor is not None,
             hash_terms=plan.hash_terms,
+            partition=run.partition,
         )
         with run.store.fenced(self.lease) as conn:
             books = self._record_plan(conn, books, pointer, plan.rules)
@@ -90,7 +91,9 @@ class PlanRecord:
             for code in (ErrorCode.MISSING_KEY, ErrorCode.MAPPING_ERROR):
                 count, why = found.get(code, (0, ""))
                 message = run.redact(why or failure_message(code, None, None))
-                opened += letters.keyless(conn, sync_id, epoch, run.run_id, code, rows=count, message=message)
+                opened += letters.keyless(
+                    conn, sync_id, epoch, run.run_id, code, rows=count, message=message, partition=run.partition
+                )
         for resolution, keys in _grouped(settled_letters(self.space.connection, rules)):
             resolved += letters.resolve_keys(conn, sync_id, epoch, keys, resolution, run.run_id)
         counters = replace(books.counters, dead_letters_opened=opened, dead_letters_resolved=resolved)
@@ -113,6 +116,7 @@ class PlanRecord:
             operation=self.operation,
             rejection=False,
             rows=copies,
+            partition=self.run.partition,
         )
 
 

@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 
 from dagster_retl.changes.diff import DiffRules, PlanTotals, diff, unhashed
 from dagster_retl.changes.keys import key_of
+from dagster_retl.changes.partitions import find_moved, in_partition
 from dagster_retl.changes.row_hash import terms_of
-from dagster_retl.changes.snapshot import hashed_under, load_snapshot, overlay_accepted
+from dagster_retl.changes.shortcut import count_rows
+from dagster_retl.changes.snapshot import hashed_under, load_snapshot, narrow, overlay_accepted
 from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.engine.destination import Discovery
 from dagster_retl.engine.fingerprints import fill_fingerprints
@@ -93,7 +95,14 @@ class Planner:
             keyed=bool(self.sync.key_fields),
             compare=self.sync.change_detection != "none",
             baseline=self.options.baseline,
+            partition=self.options.partition,
+            refresh=self.options.full_refresh and self.options.partition is not None,
         )
+
+    @property
+    def partition(self) -> str | None:
+        """The identity of the partition that is read."""
+        return self.options.partition.identity if self.options.partition else None
 
     def plan(self, memory: Memory, discovery: Discovery, *, reason: str, notes: Sequence[str] = ()) -> Plan:
         """Read everything, decide everything. A tripped guard is in the plan, not raised; an overridden one, a note.
@@ -110,6 +119,7 @@ class Planner:
         fill = partial(self._fill_fingerprints, staged, memory.pointer) if staged.by_hash else None
         totals = diff(self.space.connection, rules, fill=fill)
         rehash = self._rehash(memory, staged)
+        moved = find_moved(self.space.connection, self.options.partition)
         tripped = self._tripped(fields, totals, memory.pointer, discovery)
         overridden = [guard for guard in tripped if Guard(guard.guard) in self.options.overrides]
         held = [f"no removals: {totals.removals_held}"] if totals.removals_held else []
@@ -127,6 +137,7 @@ class Planner:
             rows=rows,
             hash_terms=staged.hash_terms,
             rehash=rehash,
+            moved=moved,
         )
 
     def _reading(self, memory: Memory) -> Reading:
@@ -143,7 +154,8 @@ class Planner:
         ):
             cursor = cursor_column(self.sync, extract.schema)
             terms = terms_of(mapping.fields) if self.rules.by_fingerprint else None
-            by_hash = not (pointer.stale or self.rules.baseline) and hashed_under(memory.generation, terms)
+            computed = pointer.stale or self.rules.baseline or self.rules.refresh
+            by_hash = not computed and hashed_under(memory.generation, terms)
             stage = Stage(
                 mapping.fields,
                 form,
@@ -153,6 +165,7 @@ class Planner:
                 cursor.number if cursor else None,
                 hashed=terms is not None,
                 fingerprinted=not by_hash,
+                partition=self.partition,
             )
             rows = stage.fill(self.space, mapping, extract)
         if cursor:
@@ -204,15 +217,17 @@ class Planner:
             connection.unregister("incoming")
         if memory.accepted.num_rows:
             overlay_accepted(connection)
+        if self.partition is not None:
+            narrow(connection, self.partition)
 
     def _tripped(
         self, fields: tuple[FieldType, ...], totals: PlanTotals, pointer: Pointer, discovery: Discovery
     ) -> list[GuardTrippedError]:
-        tripped = list(
-            plan_guards(
-                self.sync, totals, self.options, snapshot_rows=pointer.rows, last_source_rows=pointer.source_rows
-            )
-        )
+        delivered, last = pointer.rows, pointer.source_rows
+        if self.options.partition is not None:  # of its last read is known what was delivered
+            query = f"SELECT count(*) FROM snapshot WHERE {in_partition(self.options.partition)}"
+            delivered = last = count_rows(self.space.connection, query)
+        tripped = list(plan_guards(self.sync, totals, self.options, snapshot_rows=delivered, last_source_rows=last))
         if (totals.send or totals.removals_sent) and not self.options.baseline:
             contract = contract_guard(self.sync, fields, discovery.fields(self.sync.object_name))
             tripped = [contract, *tripped] if contract else tripped

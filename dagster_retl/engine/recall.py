@@ -88,8 +88,8 @@ def choose_pointer(
     if options.account_change is AccountChange.RESET:
         return Chosen(blank, "reset: the snapshot starts empty")
     if known.epoch == epoch:
-        stale = options.full_refresh or known.stale
-        reason = "full refresh: everything is sent" if stale else "changes since the last run"
+        stale = known.stale or (options.full_refresh and options.partition is None)
+        reason = "full refresh: everything is sent" if stale or options.full_refresh else "changes since the last run"
         return Chosen(replace(known, stale=stale, watermark=None if stale else known.watermark), reason)
     if known.account_id != account.id:
         return _other_account(sync, connector, account, known, blank, options)

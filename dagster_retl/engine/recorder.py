@@ -96,12 +96,13 @@ class Recorder:
         redact: Redactor,
         sealer: Sealer | None = None,
         gathering: float = 0.0,
+        partition: str | None = None,
         run_id: str | None = None,
     ) -> None:
         """sealer: encrypts the documents of refused rows, which are kept then.
 
         gathering: seconds to wait for others to share a transaction. run_id: whose ledger it is; that of the
-        lease's run, unless it is a dead run's.
+        lease's run, unless it is a dead run's. partition: that its rows are of.
         """
         self._store = store
         self._lease = lease
@@ -111,6 +112,7 @@ class Recorder:
         self._redact = redact
         self._sealer = sealer
         self._gathering = gathering
+        self._partition = partition
         self._queue: queue.SimpleQueue[_Submission | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="retl-recorder", daemon=True)
@@ -215,6 +217,7 @@ class Recorder:
                 held=answer.held,
                 held_until=held_until if answer.held else None,
                 payload=self._sealer.seal(orjson.dumps(row.json)) if self._sealer else None,
+                partition=self._partition,
             )
             for row, answer in zip(answered.batch.rows, answered.answers, strict=True)
             if answer.fault is not None and answer.status in (Status.FAILED, Status.GONE)

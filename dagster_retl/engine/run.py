@@ -37,14 +37,16 @@ from dagster_retl.engine.recovery import Recovery
 from dagster_retl.engine.suspicion import suspects_of
 from dagster_retl.engine.sync_run import SyncRun
 from dagster_retl.engine.workspace import Workspace, workspace
-from dagster_retl.errors import CancelledError, LeaseLostError, RetlError
+from dagster_retl.errors import CancelledError, LeaseHeldError, LeaseLostError, RetlError
 from dagster_retl.model.rows import Account, Counters
 from dagster_retl.model.runs import AccountChange, Guard, Run, RunStatus
 from dagster_retl.model.sync import SyncMode
 from dagster_retl.store.leases import TTL, Lease
+from dagster_retl.store.runs import options_from_json
 from dagster_retl.store.snapshots import Pointer
 
 _LOG = logging.getLogger(__name__)
+_LOOK = 0.5  # seconds between two looks at a lease that another partition's run holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Report:
 
 def execute(run: SyncRun) -> Report:
     """Run to the end. Raises what ended the run, after it was closed in the store."""
-    lease = run.store.leases.acquire(run.sync.id, run.run_id, ttl=_ttl(run.connector))
+    lease = _lease(run)
     keeper = LeaseKeeper(run.store, lease)
     try:
         with workspace(run.settings) as space:
@@ -67,6 +69,28 @@ def execute(run: SyncRun) -> Report:
         raise
     finally:
         keeper.close()
+
+
+def _lease(run: SyncRun) -> Lease:
+    """The sync's lease. Runs of partitions wait for one another, as one sync has one lease (PROTOCOL 20)."""
+    waiting = False
+    while True:
+        try:
+            return run.store.leases.acquire(run.sync.id, run.run_id, ttl=_ttl(run.connector))
+        except LeaseHeldError as error:
+            if not _waits_for(run, error.run_id):
+                raise
+        if not waiting:
+            run.on_phase(Phase.WAIT, Counters())
+        waiting = True
+        if run.stop.wait(_LOOK):
+            raise CancelledError("the run was stopped while it waited for another partition's")
+
+
+def _waits_for(run: SyncRun, holder: str) -> bool:
+    """Whether the holder is a run of another partition; of the same one, it is doing what this run was to do."""
+    other = options_from_json(run.store.runs.get(holder).options).partition
+    return run.options.partition is not None and other is not None and other != run.options.partition
 
 
 def _ttl(connector: AnyConnector) -> float:
@@ -116,14 +140,14 @@ class _Execution:
             chosen = choose_pointer(self._run.sync, self._run.connector, account, known, self._run.options)
             pointer = chosen.pointer
             self._move(chosen)
-            self._mark_stale(pointer, known)
+            pointer = self._mark_stale(pointer, known)
             memory = recall(self._run.store, self._run.state, pointer)
             plan = self._planner.plan(memory, discovery, reason=chosen.reason, notes=chosen.notes)
         if plan.guards:
             raise plan.guards[0]
         books, plan = PlanRecord(run, self._lease, self._space, self._planner.rules.operation).keep(plan, pointer)
         if self._run.options.baseline:
-            folded = self._take(books, pointer)
+            folded = self._take(books, pointer, moved=plan.moved)
         else:
             folded = self._deliver(plan, books, pointer, account)
         self._finish(*self._ended_well(folded, plan, memory))
@@ -150,18 +174,24 @@ class _Execution:
                 self._run.store.move_epoch(conn, self._run.sync.id, chosen.moved_from, chosen.pointer.epoch)
                 self._run.store.snapshots.save(conn, chosen.pointer)
 
-    def _mark_stale(self, pointer: Pointer, known: Pointer | None) -> None:
-        """A full refresh that is killed is finished by the next run (PROTOCOL 11)."""
+    def _mark_stale(self, pointer: Pointer, known: Pointer | None) -> Pointer:
+        """A full refresh that is killed is finished by the next run of the same partition, if any (PROTOCOL 11)."""
+        store, partition = self._run.store, self._run.partition
         if pointer.stale and known is not None and not known.stale:
-            with self._run.store.fenced(self._lease) as conn:
-                self._run.store.snapshots.mark_stale(conn, self._run.sync.id)
+            with store.fenced(self._lease) as conn:
+                store.snapshots.mark_stale(conn, self._run.sync.id)
+        elif self._run.options.full_refresh and partition is not None:
+            pointer = self._closer.forget_fingerprints(pointer, partition)
+            with store.fenced(self._lease) as conn:
+                store.snapshots.save(conn, pointer)
+        return pointer
 
-    def _take(self, books: Books, pointer: Pointer) -> Folded:
+    def _take(self, books: Books, pointer: Pointer, *, moved: bool) -> Folded:
         """Take as delivered what the manifest holds."""
         if self._run.stop.is_set():
             raise CancelledError("the baseline was stopped", hint="Nothing was changed.")
         self._run.on_phase(Phase.FOLD, books.counters)
-        return baseline.take(self._closer, self._run.run_id, books, pointer)
+        return baseline.take(self._closer, self._run.run_id, books, pointer, moved=moved)
 
     def _ended_well(self, folded: Folded, plan: Plan, memory: Memory) -> tuple[Folded, Ending]:
         """A complete run moves the watermark, and has read the keys that had to be read again."""
@@ -171,7 +201,8 @@ class _Execution:
         watermark = plan.reading.next_watermark(self._space.connection, self._run.sync)
         pointer = replace(folded.pointer, watermark=watermark)
         reread = memory.rearmed.column("id").to_pylist()
-        source_rows = None if plan.rules.windowed else plan.totals.read
+        whole = not plan.rules.windowed and plan.rules.partition is None
+        source_rows = plan.totals.read if whole else None
         return replace(folded, pointer=pointer, reread=reread), replace(ending, source_rows=source_rows)
 
     def _deliver(self, plan: Plan, books: Books, pointer: Pointer, account: Account) -> Folded:
@@ -180,7 +211,7 @@ class _Execution:
         ahead = run.connector.idempotent(self._planner.rules.operation) and not jobs
         recorder = Recorder(
             run.store, self._lease, epoch=pointer.epoch, settle=books.settle, redact=run.redact, sealer=run.sealer,
-            gathering=GATHERING if ahead else 0.0,
+            gathering=GATHERING if ahead else 0.0, partition=books.partition,
         )  # fmt: skip
         delivery = Delivery(
             target=Target(
@@ -235,7 +266,7 @@ class _Execution:
 
     def _add_up(self, plan: Plan, books: Books, delivery: Delivery, pointer: Pointer) -> Folded:
         self._run.on_phase(Phase.FOLD, self._counters(books, delivery))
-        folded = self._closer.fold(self._run.run_id, books, pointer, rehash=plan.rehash)
+        folded = self._closer.fold(self._run.run_id, books, pointer, rehash=plan.rehash, moved=plan.moved)
         traffic, totals = delivery.traffic, delivery.recorder.totals
         counters = replace(
             folded.counters,
@@ -271,7 +302,7 @@ class _Execution:
     def _suspect(self, delivery: Delivery, pointer: Pointer, books: Books) -> None:
         """A fenced process records no answers, but it says what it sent (PROTOCOL 6)."""
         store = self._run.store
-        suspects = suspects_of(delivery.sent_unrecorded, store.now(), books.settle)
+        suspects = suspects_of(delivery.sent_unrecorded, store.now(), books.settle, books.partition)
         with store.begin() as conn:
             store.suspects.add(conn, self._run.sync.id, pointer.epoch, suspects)
 

@@ -43,6 +43,7 @@ class Stage:
     """How mapped rows become staged ones. cursor: the column of the query that is the watermark.
 
     hashed: rows get a row hash. fingerprinted: they get a fingerprint too, instead of only those that need one.
+    partition: that the rows are of: rows without a key are counted in each by itself.
     """
 
     fields: tuple[FieldType, ...]
@@ -53,6 +54,7 @@ class Stage:
     cursor: int | None = None
     hashed: bool = False
     fingerprinted: bool = True
+    partition: str | None = None
 
     def fill(self, space: Workspace, mapping: CompiledMapping, extract: Extract) -> Spool:
         """Create `staged` (see `changes.diff`) and `asked`; returns the mapped rows, in blocks by `n`.
@@ -92,9 +94,11 @@ class Stage:
         """Rows without a key are told apart by content and by their number among equals."""
         if self.keyed:
             return f"SELECT * FROM read_parquet({file})"
+        within = literal(f"@{self.partition}" if self.partition else "")
         return f"""
             SELECT * REPLACE (CASE WHEN error IS NULL THEN fingerprint::VARCHAR || '#' ||
-                row_number() OVER (PARTITION BY fingerprint ORDER BY n) END AS key) FROM read_parquet({file})
+                row_number() OVER (PARTITION BY fingerprint ORDER BY n) || {within} END AS key)
+            FROM read_parquet({file})
         """
 
     def columns(self) -> str:

@@ -31,7 +31,6 @@ NOT_BUILT: tuple[NotBuilt, ...] = (
     NotBuilt("alerts.*.dead_letters.rate", "`dead_letters.rate`"),
     NotBuilt("alerts.*.dead_letters.age", "`dead_letters.age`"),
     NotBuilt("syncs.*.after", "`after`"),
-    NotBuilt("syncs.*.partitions", "`partitions`"),
     NotBuilt("syncs.*.renamed_from", "`renamed_from`"),
 )
 

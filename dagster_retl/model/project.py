@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, SecretStr, field_validator, model_validator
 
 from dagster_retl.errors import NotFoundError
+from dagster_retl.model.definition import Definition
 from dagster_retl.model.locations import (
     check_timezone,
     check_url,
@@ -32,7 +33,7 @@ from dagster_retl.model.locations import (
 from dagster_retl.model.mistakes import did_you_mean, gather
 from dagster_retl.model.not_built import not_built
 from dagster_retl.model.references import broken_references
-from dagster_retl.model.sync import Definition, Sync
+from dagster_retl.model.sync import Sync
 from dagster_retl.model.units import ByteSize, Duration, DurationOrZero, Seconds, Share
 
 DEFAULT_STORE = "sqlite:///.retl/retl.db"

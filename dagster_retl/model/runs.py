@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from dagster_retl.errors import ConfigurationError
+from dagster_retl.model.partitions import Partition
 from dagster_retl.model.rows import Counters
 
 
@@ -53,7 +54,8 @@ class RunOptions:
     limit: send at most this many rows. keys: send only these rows; each is a mapping of key
     field to value. replay: ids of the dead letters that this run sends again (their keys are
     its `keys`). overrides: guards that may not stop this run. baseline: send nothing, take the whole
-    result as delivered; raises `ConfigurationError` together with what says which rows to send.
+    result as delivered; raises `ConfigurationError` together with what says which rows to send. partition: the one
+    that it reads, of a sync with partitions.
     """
 
     full_refresh: bool = False
@@ -64,6 +66,7 @@ class RunOptions:
     overrides: frozenset[Guard] = frozenset()
     account_change: AccountChange = AccountChange.REFUSE
     baseline: bool = False
+    partition: Partition | None = None
 
     def __post_init__(self) -> None:
         if self.baseline and (self.full_refresh or self.partial or self.replay):
@@ -114,7 +117,7 @@ class DeadLetter:
     attempts: how often it failed, in all. rejections: how often the destination refused this
     version of it. held: an insert whose outcome is unknown; no run sends it until somebody says
     whether it arrived, which nobody can know before `held_until`. silenced: this version is not sent
-    until it changes. replaying: a replay is under way.
+    until it changes. replaying: a replay is under way. partition: whose row it is (`Partition.identity`).
     """
 
     id: str
@@ -136,6 +139,7 @@ class DeadLetter:
     replaying: bool = False
     resolved_at: datetime | None = None
     resolution: str | None = None
+    partition: str | None = None
 
     @property
     def resolved(self) -> bool:

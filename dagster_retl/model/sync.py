@@ -15,8 +15,6 @@ from typing import Any, Literal, Self
 
 from croniter import croniter
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     ValidationInfo,
@@ -25,9 +23,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from dagster_retl.model.definition import Definition
 from dagster_retl.model.ids import sync_id_of
 from dagster_retl.model.locations import check_timezone
 from dagster_retl.model.mistakes import Mistake, did_you_mean, gather
+from dagster_retl.model.partitions import Partitions
 from dagster_retl.model.units import Duration, Share, Step
 
 NO_KEY = "no_key"
@@ -42,14 +42,6 @@ def slugify(name: str) -> str:
 def reads_asset(source_query: object) -> bool:
     """Whether a `source_query` reads the DataFrame of a Dagster asset (`asset:key/path`), not a warehouse."""
     return isinstance(source_query, str) and source_query.strip().lower().startswith("asset:")
-
-
-class Definition(BaseModel):
-    """Base of everything that people write: immutable, strict about names, silent about values in errors."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
 
 
 class SyncMode(StrEnum):
@@ -227,7 +219,8 @@ class Sync(Definition):
     """Tags of the asset."""
     after: tuple[str, ...] = ()
     """Syncs that run before this one."""
-    partitions: Any = None
+    partitions: Partitions | None = None
+    """Parts of the query that are read one by one: windows of time, or fixed keys (a list will do)."""
     renamed_from: str | None = None
     adopt: str | None = Field(None, pattern=r"^retl_sync_[0-9a-z]+$")
     """Id of a sync of the store that this one takes the place of, with all that was delivered."""
@@ -296,6 +289,13 @@ class Sync(Definition):
             raise ValueError("mode 'insert' would insert every row again in every run with `change_detection: none`")
         if value != "none" and mappings and not any(mapping.key for mapping in mappings):
             raise ValueError("a watermark needs a key: rows without one are told apart by counting the whole result")
+        return value
+
+    @field_validator("partitions")
+    @classmethod
+    def _detection_fits_partitions(cls, value: Partitions | None, info: ValidationInfo) -> Partitions | None:
+        if value is not None and isinstance(info.data.get("change_detection"), Watermark):
+            raise ValueError("partitions and a watermark both choose what is read: use one of them")
         return value
 
     @property

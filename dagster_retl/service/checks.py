@@ -10,6 +10,7 @@ from dagster_retl.errors import ConfigurationError, RetlError
 from dagster_retl.model.project import Destination, Warehouse
 from dagster_retl.model.sync import Sync, reads_asset
 from dagster_retl.service.syncs import SyncCases
+from dagster_retl.sources.parameters import bind
 from dagster_retl.sources.query import asset_of, resolve_query
 
 
@@ -77,7 +78,8 @@ class CheckCases(SyncCases):
             asset_of(sync.source_query)
             return
         with self.source(self.project.warehouse(sync.warehouse)) as source:
-            resolve_query(sync.source_query, dialect=source.dialect, base=self.project.base)
+            query = resolve_query(sync.source_query, dialect=source.dialect, base=self.project.base)
+            bind(query.sql, sync.partitions.example() if sync.partitions else None, source.dialect)
 
     def _check_mode(self, sync: Sync, connector: AnyConnector) -> None:
         reason = connector.supports(sync.sync_mode)

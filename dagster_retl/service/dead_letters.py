@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from dagster_retl.engine.sealing import Sealer
 from dagster_retl.errors import ConfigurationError
+from dagster_retl.model.partitions import Partition
 from dagster_retl.model.runs import DeadLetter, DeadLetterStats, RunOptions
 from dagster_retl.service.checks import CheckCases
 
@@ -61,7 +63,7 @@ class DeadLetterCases(CheckCases):
         """What to run to send these dead letters again: options by sync id.
 
         A replay reads the rows from the warehouse by key and writes what is true now. Rows that
-        have no key of their own are found by an ordinary run.
+        have no key of their own are found by an ordinary run. Those of one sync must be of one partition.
         """
         entries = [self.dead_letter(entry_id) for entry_id in entry_ids]
         resolved = [entry.id for entry in entries if entry.resolved]
@@ -70,7 +72,30 @@ class DeadLetterCases(CheckCases):
         grouped: dict[str, list[DeadLetter]] = {}
         for entry in entries:
             grouped.setdefault(entry.sync_id, []).append(entry)
-        return {sync_id: _replay(letters) for sync_id, letters in grouped.items()}
+        return {
+            sync_id: replace(_replay(letters), partition=self._partition_of(letters))
+            for sync_id, letters in grouped.items()
+        }
+
+    def _partition_of(self, letters: Sequence[DeadLetter]) -> Partition | None:
+        """The partition whose rows these are. Raises `ConfigurationError` for several, or one that is no more."""
+        sync = self.find(letters[0].sync_id)
+        if sync.partitions is None:
+            return None
+        found = {letter.partition: sync.partitions.at(letter.partition or "") for letter in letters}
+        if len(found) > 1:
+            names = sorted(partition.key if partition else str(kept) for kept, partition in found.items())
+            raise ConfigurationError(
+                f"these dead letters of sync {sync.name!r} are of several partitions: {', '.join(names)}",
+                hint="A run reads one partition: replay those of each by themselves.",
+            )
+        [(kept, partition)] = found.items()
+        if partition is None:
+            raise ConfigurationError(
+                f"sync {sync.name!r} is parted differently than when {letters[0].id} failed (in {kept or 'none'})",
+                hint="Run the partition that its row is in now.",
+            )
+        return partition
 
 
 def _replay(letters: Sequence[DeadLetter]) -> RunOptions:

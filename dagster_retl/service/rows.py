@@ -15,6 +15,7 @@ from dagster_retl.engine.plan import Plan
 from dagster_retl.engine.run import preview
 from dagster_retl.engine.sync_run import SyncRun
 from dagster_retl.errors import ConfigurationError, RetlError
+from dagster_retl.model.partitions import Partition
 from dagster_retl.model.project import EngineSettings
 from dagster_retl.model.redactor import Redactor
 from dagster_retl.model.runs import RunOptions
@@ -22,11 +23,19 @@ from dagster_retl.model.sync import Sync, reads_asset
 from dagster_retl.service.dead_letters import DeadLetterCases
 from dagster_retl.sources.base import Source
 from dagster_retl.sources.frame_source import FrameSource
+from dagster_retl.sources.parameters import bind
 from dagster_retl.sources.query import resolve_query
 
 
 class RowCases(DeadLetterCases):
     """Rows, before and after runs: plans, explanations, erasing, and what is kept no longer."""
+
+    def partition(self, reference: str, key: str) -> Partition:
+        """The partition of a sync with this key. Raises `ConfigurationError` where there is none."""
+        sync = self.find(reference)
+        if sync.partitions is None:
+            raise ConfigurationError(f"sync {sync.name!r} has no partitions, so that {key!r} is none of them")
+        return sync.partitions.partition(key, self.store.now())
 
     def plan(self, reference: str, options: RunOptions | None = None) -> Plan:
         """What a run would write. Writes nothing, leaves no trace."""
@@ -92,6 +101,7 @@ class RowCases(DeadLetterCases):
         connector = self.connector(destination)
         try:
             self._check_mode(sync, connector)
+            _check_partition(sync, options)
             with self._source_of(sync, frame) as source, self._open_state() as state:
                 query = resolve_query(sync.source_query, dialect=source.dialect, base=self.project.base)
                 own = [self.project.store_url, self.project.state_url, self.project.dead_letters]
@@ -101,7 +111,7 @@ class RowCases(DeadLetterCases):
                     sync=sync,
                     connector=connector,
                     source=source,
-                    sql=query.sql,
+                    sql=query.sql if frame is not None else bind(query.sql, options.partition, source.dialect),
                     store=self.store,
                     state=state,
                     settings=self._engine,
@@ -129,3 +139,16 @@ class RowCases(DeadLetterCases):
             return []
         warehouse = self.project.warehouse(sync.warehouse)
         return [warehouse.url, warehouse.connect_args]
+
+
+def _check_partition(sync: Sync, options: RunOptions) -> None:
+    if sync.partitions is not None and options.partition is None:
+        raise ConfigurationError(
+            f"sync {sync.name!r} is read in partitions, and nothing says which one",
+            hint=f"Name one, such as {sync.partitions.example().key}: `--partition KEY`, or `partition` in the API; "
+            "in Dagster, choose it where the asset is materialized.",
+        )
+    if sync.partitions is None and options.partition is not None:
+        raise ConfigurationError(
+            f"sync {sync.name!r} has no partitions, so that {options.partition.key!r} is none of them"
+        )

@@ -18,6 +18,7 @@ ACCEPTANCE_SCHEMA = pa.schema(
         ("record_keys", pa.string()),
         ("fingerprint", pa.string()),
         ("accepted_at", pa.string()),
+        ("partition", pa.string()),
     ]
 )
 

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, tu
 
 from dagster_retl.errors import CancelledError, ErrorCode, NotFoundError
 from dagster_retl.model.ids import RUN_PREFIX, new_id
+from dagster_retl.model.partitions import Partition
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import AccountChange, Guard, Run, RunOptions, RunStatus
 from dagster_retl.store.clock import from_text, maybe_time, to_text
@@ -261,6 +262,7 @@ def options_to_json(options: RunOptions) -> dict[str, Any]:
         "keys": [dict(key) for key in options.keys],
         "replay": list(options.replay),
         "overrides": sorted(guard.value for guard in options.overrides),
+        "partition": options.partition.to_json() if options.partition else None,
         "account_change": None if options.account_change is AccountChange.REFUSE else options.account_change.value,
     }
     return {name: value for name, value in values.items() if value not in (None, False, [])}
@@ -277,6 +279,7 @@ def options_from_json(values: Mapping[str, Any]) -> RunOptions:
         replay=tuple(values.get("replay", ())),
         overrides=frozenset(map(Guard, values.get("overrides", ()))),
         account_change=AccountChange(values.get("account_change", AccountChange.REFUSE)),
+        partition=Partition.from_json(values["partition"]) if values.get("partition") else None,
     )
 
 

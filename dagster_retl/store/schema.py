@@ -130,6 +130,7 @@ suspects = Table(
     Column("record_keys", Text, nullable=False),
     Column("fingerprint", Text),
     Column("until", Text, nullable=False),
+    Column("partition", Text),
     Index("suspects_by_sync", "sync_id", "epoch"),
 )
 """What the destination may hold, now or until `until`; `fingerprint` null: the key may be gone."""
@@ -144,6 +145,7 @@ acceptances = Table(
     Column("record_keys", Text, nullable=False),
     Column("fingerprint", Text),
     Column("accepted_at", Text, nullable=False),
+    Column("partition", Text),
     Index("acceptances_by_sync", "sync_id", "epoch"),
 )
 """Versions that a person declared delivered; the next run folds them into the snapshot."""
@@ -174,6 +176,7 @@ dead_letters = Table(
     Column("resolution", Text),
     Column("silenced", Boolean, nullable=False),
     Column("payload", LargeBinary),
+    Column("partition", Text),
     Index("dead_letters_open", "sync_id", "epoch", "key", unique=True, **where(_OPEN)),
     Index("dead_letters_by_time", "first_seen_at", "id"),
     Index("dead_letters_open_by_time", "first_seen_at", "id", "error_code", **where(_OPEN)),

@@ -19,6 +19,7 @@ SUSPECT_SCHEMA = pa.schema(
         ("record_keys", pa.string()),
         ("fingerprint", pa.string()),
         ("until", pa.string()),
+        ("partition", pa.string()),
     ]
 )
 
@@ -28,13 +29,15 @@ class Suspect:
     """A version that was sent and not unambiguously answered.
 
     record_keys: JSON of the key fields. fingerprint: the version; None: a removal was sent.
-    until: when the request can no longer land, as the store writes times (`clock.to_text`).
+    until: when the request can no longer land, as the store writes times (`clock.to_text`). partition: whose row it
+    is (`Partition.identity`).
     """
 
     key: str
     record_keys: str
     fingerprint: str | None
     until: str
+    partition: str | None = None
 
 
 class Suspects:
@@ -69,4 +72,5 @@ def _values(sync_id: str, epoch: str, row: Suspect) -> dict[str, str | None]:
         "record_keys": row.record_keys,
         "fingerprint": row.fingerprint,
         "until": row.until,
+        "partition": row.partition,
     }

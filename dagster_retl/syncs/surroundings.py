@@ -20,6 +20,7 @@ from dagster_retl.model.mistakes import Mistake, did_you_mean
 from dagster_retl.model.rows import FieldType, ObjectInfo
 from dagster_retl.model.sync import FieldMapping, Sync, reads_asset
 from dagster_retl.sources.base import Source
+from dagster_retl.sources.parameters import bind
 from dagster_retl.sources.query import asset_of, resolve_query
 
 
@@ -52,8 +53,9 @@ def _ask_warehouse(sync: Sync, open_source: Callable[[], Source], base: Path, ve
         return
     try:
         with open_source() as source:
-            sql = resolve_query(sync.source_query, dialect=source.dialect, base=base).sql
-            columns = source.columns(sql)
+            query = resolve_query(sync.source_query, dialect=source.dialect, base=base)
+            example = sync.partitions.example() if sync.partitions else None
+            columns = source.columns(bind(query.sql, example, source.dialect))
     except SourceError as error:
         if error.code is ErrorCode.SOURCE_UNAVAILABLE:
             verdict.warnings.append(f"the query was not tried: {error.message}")

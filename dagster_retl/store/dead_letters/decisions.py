@@ -153,6 +153,6 @@ def _rearm(conn: Connection, entries: Sequence[Any], now: datetime) -> None:
 
 def _accept(conn: Connection, entries: Sequence[Any], now: datetime) -> None:
     if entries:
-        copied = ("sync_id", "epoch", "key", "record_keys", "fingerprint")
+        copied = ("sync_id", "epoch", "key", "record_keys", "fingerprint", "partition")
         rows = [{name: getattr(entry, name) for name in copied} | {"accepted_at": to_text(now)} for entry in entries]
         conn.execute(insert(acceptances), rows)

@@ -35,6 +35,7 @@ class Failure:
     rejection: the destination refused this version, which counts towards parking; a timeout or
     an outage does not. held: an insert whose outcome is unknown; nobody may decide about it
     before `held_until`, a time as the store writes it (`clock.to_text`). payload: what was sent, encrypted.
+    partition: whose row it is (`Partition.identity`).
     """
 
     key: str
@@ -49,6 +50,7 @@ class Failure:
     held: bool = False
     held_until: str | None = None
     payload: bytes | None = None
+    partition: str | None = None
 
 
 class Failures:
@@ -81,18 +83,20 @@ class Failures:
         rows: int,
         message: str,
         operation: str = "none",
+        partition: str | None = None,
     ) -> int:
-        """The entry of rows that have no key: one per code, its row count replaced by each run.
+        """The entry of rows that have no key: one per code (and partition), its row count replaced by each run.
 
         At zero rows it is resolved. Returns how many entries were opened (0 or 1).
         """
-        key = keyless_key(code)
+        key = keyless_key(code, partition)
         if rows == 0:
             self.resolve_keys(conn, sync_id, epoch, [key], FIXED_AT_SOURCE)
             return 0
         failure = Failure(
-            key=key, record_keys="{}", code=code, message=message, operation=operation, rejection=False, rows=rows
-        )
+            key=key, record_keys="{}", code=code, message=message, operation=operation, rejection=False, rows=rows,
+            partition=partition,
+        )  # fmt: skip
         return self.fail(conn, sync_id, epoch, run_id, [failure])
 
     def resolve_keys(
@@ -138,9 +142,9 @@ class Failures:
             return reader.scalar(query) or 0
 
 
-def keyless_key(code: ErrorCode) -> str:
+def keyless_key(code: ErrorCode, partition: str | None = None) -> str:
     """The key of the entry that stands for all rows without one."""
-    return f"{KEYLESS}{code.value}"
+    return f"{KEYLESS}{code.value}" + (f":{partition}" if partition else "")
 
 
 def _waves(failures: Sequence[Failure]) -> Iterator[list[Failure]]:
@@ -172,6 +176,7 @@ def _values(failure: Failure) -> dict[str, Any]:
         "held_until": failure.held_until,
         "payload": failure.payload,
         "silenced": False,
+        "partition": failure.partition,
     }
 
 
@@ -190,7 +195,16 @@ def _open_or_bump(conn: Connection) -> Any:
     same_version = _C.fingerprint.is_not_distinct_from(new.fingerprint)
     changes: dict[str, Any] = {
         name: case((_C.held, _C[name]), else_=new[name])
-        for name in ("record_keys", "error_code", "vendor_code", "message", "operation", "fingerprint", "payload")
+        for name in (
+            "record_keys",
+            "error_code",
+            "vendor_code",
+            "message",
+            "operation",
+            "fingerprint",
+            "payload",
+            "partition",
+        )
     } | {
         "attempts": _C.attempts + 1,
         "rejections": case(

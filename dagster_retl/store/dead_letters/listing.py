@@ -196,4 +196,5 @@ def dead_letter_of(row: Any) -> DeadLetter:
         replaying=row.replay_run_id is not None,
         resolved_at=maybe_time(row.resolved_at),
         resolution=row.resolution,
+        partition=row.partition,
     )

@@ -19,12 +19,13 @@ OPEN_SCHEMA = pa.schema(
         ("operation", pa.string()),
         ("id", pa.string()),
         ("record_keys", pa.string()),
+        ("partition", pa.string()),
     ]
 )
 
 REFUSAL_SCHEMA = pa.schema([("key", pa.string()), ("error_code", pa.string())])
 
-SILENCED_SCHEMA = pa.schema([("key", pa.string()), ("fingerprint", pa.string())])
+SILENCED_SCHEMA = pa.schema([("key", pa.string()), ("fingerprint", pa.string()), ("partition", pa.string())])
 
 _C = dead_letters.c
 
@@ -70,6 +71,6 @@ class Planning:
         would be silent again when the row changes back.
         """
         mine = and_(_C.sync_id == sync_id, _C.epoch == epoch)
-        query = select(_C.key, _C.fingerprint).where(mine, _C.silenced, ~overtaken())
+        query = select(*(_C[name] for name in SILENCED_SCHEMA.names)).where(mine, _C.silenced, ~overtaken())
         with self._db.reading(conn) as reader:
             return arrow_table(reader, query, SILENCED_SCHEMA)
