@@ -12,7 +12,7 @@ from typing import Any, Self
 import httpx
 
 from dagster_retl.errors import RetlError
-from dagster_retl.model.dagster_names import JOB_NAME, PROJECT_TAG, asset_path
+from dagster_retl.model.dagster_names import JOB_NAME, PARTITION_TAG, PROJECT_TAG, asset_path, job_name
 from dagster_retl.model.sync import Sync
 
 _TIMEOUT = 30.0  # seconds; a code server may have to load first
@@ -75,8 +75,10 @@ class Webserver:
         """Close the connections."""
         self._client.close()
 
-    def launch(self, sync: Sync, run_config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """Start a run of a sync; the id of the Dagster run."""
+    def launch(
+        self, sync: Sync, run_config: Mapping[str, Any], tags: Mapping[str, str], partition: str | None = None
+    ) -> str:
+        """Start a run of a sync, or of one of its partitions (by key); the id of the Dagster run."""
         where = self._repository(sync)
         if where is None:
             raise WebserverError(
@@ -86,9 +88,11 @@ class Webserver:
         selector = {
             "repositoryName": where["name"],
             "repositoryLocationName": where["location"]["name"],
-            "jobName": JOB_NAME,
+            "jobName": job_name(sync),
             "assetSelection": [{"path": asset_path(sync)}],
         }
+        if partition is not None:
+            tags = {**tags, PARTITION_TAG: partition}
         params = {
             "selector": selector,
             "runConfigData": run_config,

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from dagster_retl.model.sync import Sync
 
 JOB_NAME = "retl_syncs"
 """The one job of all syncs without partitions."""
+
+
+def job_name(sync: Sync) -> str:
+    """The job of a project that runs a sync: syncs that are parted differently cannot share one."""
+    if sync.partitions is None:
+        return JOB_NAME
+    parts = sync.partitions.model_dump_json(exclude={"backfill"}).encode()
+    return f"{JOB_NAME}_{sync.partitions.type}_{hashlib.sha256(parts).hexdigest()[:6]}"
+
 
 KEY_PREFIX = "retl"
 """First part of every sync's asset key."""
@@ -15,6 +26,9 @@ DESTINATION_TAG = "retl/destination"
 MODE_TAG = "retl/mode"
 PROJECT_TAG = "retl/project"
 """Tag of the job: the project whose syncs it runs."""
+
+PARTITION_TAG = "dagster/partition"
+"""Run tag of Dagster: the partition that a run is for."""
 
 TRIGGER_TAG = "retl/trigger"
 """Run tag: who asked for the run (cli, api, replay, …)."""

@@ -122,6 +122,8 @@ def _add_short_forms(definitions: Schema, *, environment: bool = True) -> None:
         "additionalProperties": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/FieldSource"}]},
     }
     sync["field_mappings"] = _either(sync["field_mappings"], short)
+    tenants = {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "Short form: fixed keys."}
+    sync["partitions"] = _either(sync["partitions"], tenants)
     sync["key"] = {
         "description": "Destination names of the key fields; short for `key: true` in their mappings.",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],

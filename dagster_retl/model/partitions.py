@@ -68,6 +68,8 @@ class Partitions(Definition):
     """IANA time zone in which a day begins."""
     keys: tuple[str, ...] = ()
     """The keys of `static` partitions, such as tenants."""
+    backfill: Literal["single_run", "run_per_partition"] = "single_run"
+    """Whether a backfill is one Dagster run, or one for each partition."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import StrEnum
 from typing import Any, Protocol, overload
 
@@ -217,6 +218,9 @@ class Counters:
     def removals_due(self) -> int:
         """Removals of which nothing is known yet."""
         return self.removed - self.deleted - self.delete_failed - self.delete_skipped - self.delete_unknown
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(*map(operator.add, astuple(self), astuple(other)))
 
     def balanced(self) -> bool:
         """Whether every row and every removal ended in exactly one place."""

@@ -103,6 +103,12 @@ class Run:
     warnings: tuple[str, ...] = ()
 
     @property
+    def partition(self) -> str | None:
+        """The key of the partition that it read, of a sync with partitions."""
+        chosen = self.options.get("partition")
+        return chosen["key"] if chosen else None
+
+    @property
     def duration_s(self) -> float | None:
         if self.started_at is None or self.finished_at is None:
             return None

@@ -16,6 +16,7 @@ from dagster_retl.orchestration.config import SyncRunConfig
 from dagster_retl.orchestration.freshness import freshness_policy
 from dagster_retl.orchestration.metadata import definition_metadata, description
 from dagster_retl.orchestration.names import asset_key, pool
+from dagster_retl.orchestration.partitions import backfill_policy, partitions_def
 from dagster_retl.orchestration.step import Results, StepSettings, SyncStep
 from dagster_retl.orchestration.upstream import upstream_keys, upstreams_metadata
 from dagster_retl.sources.query import asset_of
@@ -42,6 +43,7 @@ def asset_spec(project: Project, sync: Sync) -> dg.AssetSpec:
         kinds={project.destinations[sync.destination_id].connector, _source_kind(project, sync)},
         metadata=definition_metadata(project, sync) | upstreams_metadata(upstreams),
         skippable=True,
+        partitions_def=partitions_def(sync.partitions),
     )
 
 
@@ -78,6 +80,7 @@ def sync_asset(
             config_schema=_CONFIG_SCHEMA,
             can_subset=True,
             pool=pool(sync),
+            backfill_policy=backfill_policy(sync.partitions),
         )(op)
     except (dg.DagsterInvalidDefinitionError, dg.DagsterInvariantViolationError) as error:
         raise refused(sync, error) from None

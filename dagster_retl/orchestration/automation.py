@@ -19,13 +19,15 @@ def condition(sync: Sync) -> dg.AutomationCondition[Any] | None:
 
     Some upstream was materialized since the sync was last asked for, and neither it nor an upstream
     is being run. An upstream that nobody ever reported on keeps no sync waiting. What is materialized
-    while the sync runs, which may have read before, asks for another run.
+    while the sync runs, which may have read before, asks for another run. Of windows of time only the last one runs.
     """
     if sync.schedule.type != "on_upstream":
         return None
     asked_for = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.initial_evaluation()
     updated = dg.AutomationCondition.any_deps_updated().since(asked_for)
     idle = ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
+    if sync.partitions is not None and sync.partitions.windowed:
+        idle &= dg.AutomationCondition.in_latest_time_window()
     return (updated & idle).with_label("an upstream was materialized")
 
 

@@ -17,7 +17,7 @@ from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.alerts import alert_sensor
 from dagster_retl.orchestration.assets import Execute, asset_spec, refused, run_step, sync_asset
 from dagster_retl.orchestration.automation import automation_sensors
-from dagster_retl.orchestration.names import JOB_NAME, PROJECT_TAG, ServiceFactory
+from dagster_retl.orchestration.names import JOB_NAME, PROJECT_TAG, ServiceFactory, job_name
 from dagster_retl.orchestration.optional_checks import optional_checks
 from dagster_retl.orchestration.reaper import reaper_sensor
 from dagster_retl.orchestration.resources import project_resources
@@ -42,6 +42,8 @@ def build_definitions(
 ) -> dg.Definitions:
     """Assets, checks, schedules, sensors, resources and the job `retl_syncs` of a project.
 
+    Syncs with partitions have a job for each way of parting: Dagster takes no two in one.
+
     get_asset_spec: the spec of each sync's asset, instead of `asset_spec(project, sync)`; its key stays.
     execute: what each op does with its step. retry_policy: when Dagster tries a run again that ended
     because the warehouse or the destination was down; other failures are not retried. on_progress,
@@ -61,11 +63,12 @@ def build_definitions(
         *automation_sensors(project),
     ]
     checks = [each for sync in project.syncs for each in optional_checks(sync, service_factory)]
-    _refuse_taken_names(project, [JOB_NAME, *(each.op.name for each in checks), *(each.name for each in sensors)])
+    jobs = _jobs(project, assets)
+    _refuse_taken_names(project, [*jobs, *(each.op.name for each in checks), *(each.name for each in sensors)])
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
-        jobs=[_job(project, JOB_NAME, assets)],
+        jobs=list(jobs.values()),
         schedules=sync_schedules(project, service_factory),
         sensors=sensors,
         resources=project_resources(project),
@@ -102,13 +105,21 @@ def build_sync_definitions(
         assets=[asset],
         asset_checks=optional_checks(sync, service_factory),
         jobs=[_job(project, job, [asset])],
-        schedules=sync_schedules(project, service_factory, job_name=job),
+        schedules=sync_schedules(project, service_factory, job=job),
         sensors=[
             *([alert_sensor(project, service_factory, of=sync.slug)] if project.alerts else []),
             reaper_sensor(project, service_factory, of=sync.slug),
             *automation_sensors(project, of=sync.slug),
         ],
     )
+
+
+def _jobs(project: Project, assets: Sequence[dg.AssetsDefinition]) -> dict[str, Any]:
+    """By name; `retl_syncs` always."""
+    grouped: dict[str, list[dg.AssetsDefinition]] = {JOB_NAME: []}
+    for sync, asset in zip(project.syncs, assets, strict=True):
+        grouped.setdefault(job_name(sync), []).append(asset)
+    return {name: _job(project, name, members) for name, members in grouped.items()}
 
 
 def _job(project: Project, name: str, assets: Sequence[dg.AssetsDefinition]) -> Any:

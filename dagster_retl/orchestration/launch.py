@@ -13,7 +13,7 @@ from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.build import standalone_definitions
 from dagster_retl.orchestration.config import SyncRunConfig, run_config
 from dagster_retl.orchestration.instance import open_instance
-from dagster_retl.orchestration.names import JOB_NAME, TRIGGER_TAG, asset_key, run_tags
+from dagster_retl.orchestration.names import TRIGGER_TAG, asset_key, job_name, run_tags
 from dagster_retl.orchestration.step import Progress
 from dagster_retl.service import Service
 from dagster_retl.webserver import Webserver
@@ -41,18 +41,20 @@ def launch(
     each phase, where it is executed in this process. Raises `NotFoundError` for an unknown sync,
     `RetlError` when Dagster did not come to running it.
     """
-    config = SyncRunConfig.of(options or RunOptions(), retry_outages=False)
+    chosen = options or RunOptions()
+    config = SyncRunConfig.of(chosen, retry_outages=False)
+    partition = chosen.partition.key if chosen.partition else None
     url = os.environ.get("RETL_DAGSTER_URL")
     with Service.open(project) as service:
         sync = service.find(sync_slug)
         tags = {**run_tags(sync), TRIGGER_TAG: trigger}
         if url:
             with Webserver(url, os.environ.get("RETL_DAGSTER_TOKEN")) as webserver:
-                dagster_run_id = webserver.launch(sync, run_config(sync, config), tags)
+                dagster_run_id = webserver.launch(sync, run_config(sync, config), tags, partition)
                 _follow(webserver, service, sync, dagster_run_id, on_progress)
             reason = f"see {url}/runs/{dagster_run_id}"
         else:
-            dagster_run_id, reason = _execute(project, sync, config, tags, on_progress, on_phase)
+            dagster_run_id, reason = _execute(project, sync, config, partition, tags, on_progress, on_phase)
         run = service.store.runs.find(dagster_run_id, sync.slug)
     if run is None:
         raise RetlError(f"Dagster run {dagster_run_id} ended before sync {sync.name!r} began: {reason}")
@@ -63,6 +65,7 @@ def _execute(
     project: Project,
     sync: Sync,
     config: SyncRunConfig,
+    partition: str | None,
     tags: dict[str, str],
     on_progress: Progress | None,
     on_phase: OnPhase | None,
@@ -70,11 +73,12 @@ def _execute(
     """Execute a run here; the Dagster run's id, and why it failed if it did."""
     definitions = standalone_definitions(project, on_progress=on_progress, on_phase=on_phase)
     with open_instance(project.base) as instance:
-        result = definitions.resolve_job_def(JOB_NAME).execute_in_process(
+        result = definitions.resolve_job_def(job_name(sync)).execute_in_process(
             run_config=run_config(sync, config) | {"loggers": _QUIET},
             instance=instance,
             asset_selection=[asset_key(sync)],
             tags=tags,
+            partition_key=partition,
             raise_on_error=False,
         )
     messages = [event.message for event in result.all_events if event.is_failure and event.message]

@@ -15,6 +15,7 @@ from dagster_retl.model.dagster_names import (
     SYNC_TAG,
     TRIGGER_TAG,
     asset_path,
+    job_name,
     run_tags,
 )
 from dagster_retl.model.sync import Sync, slugify
@@ -30,6 +31,7 @@ __all__ = [
     "TRIGGER_TAG",
     "ServiceFactory",
     "asset_key",
+    "job_name",
     "pool",
     "run_tags",
     "sensor_name",

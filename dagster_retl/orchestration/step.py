@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -12,6 +12,7 @@ import dagster as dg
 from dagster_retl.engine.phase import OnPhase, Phase, doing
 from dagster_retl.engine.run import Report
 from dagster_retl.errors import ConfigurationError, ErrorCode, RetlError
+from dagster_retl.model.partitions import Partition
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import Run, RunOptions
 from dagster_retl.model.sync import Sync
@@ -28,6 +29,7 @@ from dagster_retl.orchestration.metadata import (
     run_metadata,
 )
 from dagster_retl.orchestration.names import TRIGGER_TAG, ServiceFactory, asset_key
+from dagster_retl.orchestration.partitions import partitions_of, step_name, together
 from dagster_retl.orchestration.upstream import upstreams_of
 from dagster_retl.service import Service
 from dagster_retl.store.runs import options_from_json
@@ -50,6 +52,10 @@ _TRIGGERS_BY_TAG = {
     "dagster/backfill": "backfill",
     "dagster/from_automation_condition": "automation",
 }
+
+
+_Part = tuple[str, Partition | None]
+"""A run of a sync within a step: what the store calls it, and the partition that it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,37 +98,63 @@ class SyncStep:
         if self._trigger == "automation" and not self.service.is_enabled(self.sync):
             self._context.log.info("sync %r is disabled: it does not run by itself", self.sync.name)
             return
+        parts: list[_Part] = []
+        reports: list[Report] = []
         try:
-            report = self._run()
+            parts += self._parts()
+            for part in parts:
+                reports.append(self._run(*part))  # noqa: PERF401 - what was done before one fails is needed
         except RetlError as error:
-            yield from self._counts_of_failed()
-            self._give_up_or_retry(error)
+            yield from self._counts_of_failed(parts, reports)
+            self._give_up_or_retry(error, self._recorded(parts[len(reports) :]))
         except BaseException:
-            yield from self._counts_of_failed()
+            yield from self._counts_of_failed(parts, reports)
             raise
-        if report.run.dry_run:
-            yield self._observation(run_metadata(report.run) | plan_metadata(report.plan))
+        yield from self._results(reports)
+
+    def _parts(self) -> Iterator[_Part]:
+        partitions = partitions_of(self._context, self.service, self.sync)
+        return ((step_name(self.sync, partition, len(partitions)), partition) for partition in partitions)
+
+    def _results(self, reports: Sequence[Report]) -> Results:
+        if reports[0].run.dry_run:
+            for report in reports:
+                yield self._observation(run_metadata(report.run) | plan_metadata(report.plan), report.run.partition)
             return
-        counts = run_metadata(report.run, self._failures(report.run))
+        metadata = self._lineage()
+        for report in reports:
+            found = self._metadata_of(report)
+            if len(reports) == 1:
+                metadata |= found
+            else:
+                self._context.add_asset_metadata(found, asset_key(self.sync), report.run.partition)
         yield dg.MaterializeResult(
             asset_key=asset_key(self.sync),
-            metadata=counts | delivery_metadata(report.run, report.plan) | self._lineage(),
-            check_results=list(self._checks(report.run)),
+            metadata=metadata,
+            check_results=list(self._checks(together([report.run for report in reports]))),
         )
+
+    def _metadata_of(self, report: Report) -> Metadata:
+        return run_metadata(report.run, self._failures(report.run)) | delivery_metadata(report.run, report.plan)
 
     @property
     def _trigger(self) -> str:
         return _trigger(self._context.run.tags)
 
-    def _run(self) -> Report:
+    def _run(self, name: str, partition: Partition | None) -> Report:
         run_id, options = self._asked()
+        if options.partition not in (None, partition):
+            raise ConfigurationError(
+                f"what is asked of the run is of partition {options.partition.key!r}, and the run of another one",
+                hint="Launch it for that partition.",
+            )
         return self.service.run(
             self.sync.id,
-            options,
+            replace(options, partition=partition),
             run_id=run_id,
             trigger=self._trigger,
             dagster_run_id=self._context.run.run_id,
-            dagster_step=self.sync.slug,
+            dagster_step=name,
             on_progress=self._settings.on_progress,
             on_phase=self._enter,
             frame=self._frame,
@@ -133,11 +165,25 @@ class SyncStep:
         if self._settings.on_phase is not None:
             self._settings.on_phase(phase, counters)
 
-    def _counts_of_failed(self) -> Iterator[dg.AssetObservation]:
-        """What the run did before it ended early. Yielded: events that are only logged get lost with the error."""
-        run = self._recorded()
+    def _counts_of_failed(self, parts: Sequence[_Part], done: Sequence[Report]) -> Iterator[dg.AssetObservation]:
+        """What the run did before it ended early; partitions that were done are materialized.
+
+        Yielded: events that are only logged get lost with the error.
+        """
+        for report in done:
+            if not report.run.dry_run:
+                self._context.log_event(self._materialization(report))
+        run = self._recorded(parts[len(done) :])
         if run is not None:
-            yield self._observation(run_metadata(run, self._failures(run)))
+            yield self._observation(run_metadata(run, self._failures(run)), run.partition)
+
+    def _recorded(self, parts: Sequence[_Part]) -> Run | None:
+        """The run of the first of these, if it came to one."""
+        return self.service.store.runs.find(self._context.run.run_id, parts[0][0]) if parts else None
+
+    def _materialization(self, report: Report) -> dg.AssetMaterialization:
+        metadata = self._metadata_of(report) | self._lineage()
+        return dg.AssetMaterialization(asset_key(self.sync), metadata=metadata, partition=report.run.partition)
 
     def _asked(self) -> tuple[str | None, RunOptions]:
         """The queued run to execute, if any, and what is asked of the run."""
@@ -161,27 +207,24 @@ class SyncStep:
                 f"some of the dead letters to replay are not of sync {self.sync.name!r}",
                 hint="Replay each sync's dead letters with a run of that sync.",
             )
-        return replace(options, replay=replays[self.sync.id].replay, keys=replays[self.sync.id].keys)
+        asked = replays[self.sync.id]
+        return replace(options, replay=asked.replay, keys=asked.keys, partition=asked.partition)
 
-    def _recorded(self) -> Run | None:
-        return self.service.store.runs.find(self._context.run.run_id, self.sync.slug)
-
-    def _give_up_or_retry(self, error: RetlError) -> NoReturn:
+    def _give_up_or_retry(self, error: RetlError, run: Run | None) -> NoReturn:
         """Raise what Dagster is to hear. Not the error itself: what lies behind it may hold secrets."""
-        failure = self._failure(error)
+        failure = self._failure(error, run)
         attempt, policy = self._context.op_execution_context.retry_number + 1, self._settings.retry_policy
         if error.code in OUTAGES and self._config.retry_outages and attempt <= policy.max_retries:
             raise dg.RetryRequested(policy.max_retries, policy.calculate_delay(attempt)) from failure
         raise failure from None
 
-    def _failure(self, error: RetlError) -> dg.Failure:
-        run = self._recorded()
+    def _failure(self, error: RetlError, run: Run | None) -> dg.Failure:
         metadata = run_metadata(run) if run else {}
         metadata["retl/error_code"] = dg.MetadataValue.text(error.code.value)
         return dg.Failure(f"{error.code}: {error}", metadata=metadata, allow_retries=False)
 
-    def _observation(self, metadata: Metadata) -> dg.AssetObservation:
-        return dg.AssetObservation(asset_key(self.sync), metadata=metadata)
+    def _observation(self, metadata: Metadata, partition: str | None) -> dg.AssetObservation:
+        return dg.AssetObservation(asset_key(self.sync), metadata=metadata, partition=partition)
 
     def _lineage(self) -> Metadata:
         spec = self._context.assets_def.get_asset_spec(asset_key(self.sync))

@@ -41,7 +41,8 @@ class World:
 
     def remember(self, key: str, content: str | None = "A") -> None:
         self.connection.execute(
-            "INSERT INTO no_snapshot VALUES (?, '{}', ?, NULL, NULL)", [key, version(content) if content else None]
+            "INSERT INTO no_snapshot VALUES (?, '{}', ?, NULL, NULL, NULL)",
+            [key, version(content) if content else None],
         )
 
     def suspect(self, key: str, content: str) -> None:
@@ -201,8 +202,8 @@ def test_delete_mode_sends_keys_once_and_forgets_those_that_left(world: World) -
     world.stage("delivered")
     world.stage("new")
     world.connection.execute(
-        f"INSERT INTO no_snapshot VALUES ('delivered', '{{}}', '{DELETED}', NULL, NULL), "
-        f"('left', '{{}}', '{DELETED}', NULL, NULL)"
+        f"INSERT INTO no_snapshot VALUES ('delivered', '{{}}', '{DELETED}', NULL, NULL, NULL), "
+        f"('left', '{{}}', '{DELETED}', NULL, NULL, NULL)"
     )
     world.diff(SyncMode.DELETE)
     assert world.sends() == [("delete", "new")]

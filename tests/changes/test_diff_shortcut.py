@@ -52,7 +52,7 @@ def world(
     for key, content in snapshot.items():
         fingerprint = version(key, content) if content else None
         known = row_hash(key, content) if key in hashed else None
-        connection.execute("INSERT INTO no_snapshot VALUES (?, '{}', ?, 'id', ?)", [key, fingerprint, known])
+        connection.execute("INSERT INTO no_snapshot VALUES (?, '{}', ?, 'id', ?, NULL)", [key, fingerprint, known])
     for key, content in suspects:
         connection.execute("INSERT INTO suspects VALUES (1, ?, '{}', ?)", [key, version(key, content)])
     for key, (content, rejections, held) in letters.items():

@@ -47,7 +47,7 @@ class Ledger:
         self.connection.execute(f"""
             CREATE TABLE manifest ({fold.MANIFEST_COLUMNS});
             CREATE TABLE started (batch INTEGER, started_at VARCHAR);
-            CREATE TABLE accepted (id BIGINT, key VARCHAR, record_keys VARCHAR, fingerprint VARCHAR);
+            CREATE TABLE accepted (id BIGINT, key VARCHAR, record_keys VARCHAR, fingerprint VARCHAR, partition VARCHAR);
             CREATE TABLE suspects (id BIGINT, key VARCHAR, fingerprint VARCHAR, until VARCHAR);
         """)
         self.connection.execute(fold.FORGOTTEN)
@@ -56,7 +56,9 @@ class Ledger:
 
     def remember(self, key: str, content: str | None, record_id: str | None = None) -> None:
         fingerprint = None if content is None else version(content)
-        self.connection.execute("INSERT INTO no_snapshot VALUES (?, ?, ?, ?, NULL)", [key, key, fingerprint, record_id])
+        self.connection.execute(
+            "INSERT INTO no_snapshot VALUES (?, ?, ?, ?, NULL, NULL)", [key, key, fingerprint, record_id]
+        )
 
     def plan(self, row: Planned) -> None:
         batch, self._batches = self._batches, self._batches + 1
@@ -76,7 +78,7 @@ class Ledger:
 
     def accept(self, number: int, key: str, content: str | None) -> None:
         fingerprint = None if content is None else version(content)
-        self.connection.execute("INSERT INTO accepted VALUES (?, ?, ?, ?)", [number, key, key, fingerprint])
+        self.connection.execute("INSERT INTO accepted VALUES (?, ?, ?, ?, NULL)", [number, key, key, fingerprint])
 
     def suspect(self, number: int, key: str, content: str, until: str) -> None:
         self.connection.execute("INSERT INTO suspects VALUES (?, ?, ?, ?)", [number, key, version(content), until])

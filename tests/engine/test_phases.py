@@ -26,7 +26,7 @@ def heard(made: World, **options: object) -> list[tuple[Phase, Counters]]:
 def test_a_run_enters_its_phases_in_order(tmp_path: Path) -> None:
     with world(tmp_path, sync_mode="mirror") as made:
         made.put((1, "a", 1), (2, "b", 2), (3, "c", 3))
-        assert [phase for phase, _ in heard(made)] == list(Phase)
+        assert [phase for phase, _ in heard(made)] == [phase for phase in Phase if phase is not Phase.WAIT]
         made.sql("DELETE FROM t WHERE id = 1")
         made.put((2, "B", 2))
         said = {phase: doing(phase, counters) for phase, counters in heard(made)}
@@ -46,7 +46,7 @@ def test_a_run_that_ends_early_is_added_up_and_closed(tmp_path: Path) -> None:
     with world(tmp_path) as made:
         made.put((1, "a", 1))
         made.http.disturb(Trouble(status=401))
-        assert [phase for phase, _ in heard(made)] == list(Phase)
+        assert [phase for phase, _ in heard(made)] == [phase for phase in Phase if phase is not Phase.WAIT]
 
 
 def test_a_plan_reads_and_compares_only(tmp_path: Path) -> None:

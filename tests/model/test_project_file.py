@@ -462,7 +462,6 @@ NOT_BUILT = {
     "alerts: [{notify: [x], dead_letters: {rate: 0}}]\n": "alerts[0].dead_letters.rate",
     "alerts: [{notify: [x], dead_letters: {age: 24h}}]\n": "alerts[0].dead_letters.age",
     "defaults: {after: [one]}\n": "defaults.after",
-    "defaults: {partitions: daily}\n": "defaults.partitions",
 }
 
 
@@ -473,7 +472,7 @@ def test_what_is_not_built_is_refused_by_name(write: Write, text: str) -> None:
     assert problem.message.endswith("is not supported by this version")
 
 
-@pytest.mark.parametrize("setting", ["renamed_from: x", "after: [one]", "partitions: {a: 1}"])
+@pytest.mark.parametrize("setting", ["renamed_from: x", "after: [one]"])
 def test_settings_of_a_sync_that_are_not_built(write: Write, setting: str) -> None:
     (problem,) = problems_of(write(small(sync=setting)))
     assert problem.message == f"`{setting.partition(':')[0]}` is not supported by this version"

@@ -91,7 +91,6 @@ def messages(**settings: Any) -> list[tuple[tuple[str | int, ...], str]]:
     ("settings", "loc"),
     [
         ({"syncs": [sync(after=["one_two"])]}, ("syncs", 0, "after")),
-        ({"syncs": [sync(partitions="daily")]}, ("syncs", 0, "partitions")),
         ({"syncs": [sync(renamed_from="x")]}, ("syncs", 0, "renamed_from")),
         ({"alerts": [AlertRule(notify=["x"], on=["stale"])]}, ("alerts", 0, "on", 0)),
     ],

@@ -46,7 +46,7 @@ def test_a_launched_run_is_in_the_projects_instance(scene: Scene, capfd: pytest.
     assert (run.status, run.counters.written, run.trigger) == (RunStatus.SUCCEEDED, 4, "cli")
     assert capfd.readouterr() == ("", "")
     assert seen[-1].written == 4
-    assert phases == list(Phase)
+    assert phases == [phase for phase in Phase if phase is not Phase.WAIT]
     with open_instance(scene.folder) as instance:
         assert run.dagster_run_id is not None
         record = instance.get_run_by_id(run.dagster_run_id)

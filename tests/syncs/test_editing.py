@@ -106,7 +106,7 @@ def test_a_run_takes_the_query_as_it_is_now(world: World) -> None:
     ({"tags": {"a b": "c"}}, "tags.a b", "letters"),
     ({"adopt": "retl_sync_abc"}, "adopt", "retl.yaml only"),
     ({"project": "other"}, "project", "retl.yaml only"),
-    ({"partitions": {"a": 1}}, "partitions", "not supported"),
+    ({"partitions": {"a": 1}}, "partitions.a", "unknown"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_with_its_place(world: World, changes: dict[str, Any], where: str, what: str) -> None:
     with pytest.raises(InvalidSyncError) as caught:
