@@ -48,6 +48,7 @@ def run_document(run: Run) -> Document:
         "full_refresh": run.full_refresh,
         "dry_run": run.dry_run,
         "baseline": bool(run.options.get("baseline")),
+        "partition": run.partition,
         "trigger": run.trigger,
         "dagster_run_id": run.dagster_run_id,
         "error": failure if run.error_code else None,

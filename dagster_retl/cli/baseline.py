@@ -25,7 +25,7 @@ def baseline(session: Session, /, sync: str, **chosen: Any) -> int:
     """
     project = session.project()
     definition = session.definition(project, sync)
-    done = launch(session, project, definition.slug, options.build_baseline(chosen))
+    done = launch(session, project, definition.slug, options.build_baseline(definition, chosen))
     if session.json:
         output.document(run_document(done))
     else:

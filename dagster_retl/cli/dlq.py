@@ -244,5 +244,5 @@ def _open(service: Service, sync: str | None) -> list[str]:
 
 
 def _replayed(session: Session, service: Service, ids: Sequence[str]) -> list[Run]:
-    asked = service.replays(ids).items()
+    asked = [each for group in service.by_partition(ids) for each in service.replays(group).items()]
     return [launch(session, service.project, sync_id, options, trigger="replay") for sync_id, options in asked]

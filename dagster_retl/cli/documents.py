@@ -34,7 +34,7 @@ __all__ = [
 
 def sync_document(view: SyncView) -> Document:
     """A sync's definition, whether it is enabled, and how it stands."""
-    definition = view.sync.model_dump(mode="json", exclude={"project", "partitions", "renamed_from", "adopt"})
+    definition = view.sync.model_dump(mode="json", exclude={"project", "renamed_from", "adopt"})
     return {
         "id": view.sync.id,
         **definition,

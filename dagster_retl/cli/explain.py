@@ -92,6 +92,8 @@ def _facts(told: Explanation) -> Iterator[tuple[str, RenderableType]]:
         for warning in told.now.warnings:
             yield "warning", Text(warning, style="yellow")
     yield "snapshot", _delivered(told)
+    if told.partition is not None:
+        yield "partition", Text(told.partition.removeprefix("="))
     for question in told.suspects:
         sent = "a version of it" if question.content else "its removal"
         yield "suspect", Text.assemble((f"{sent} may still land until ", "yellow"), words.clock(question.until))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from dagster_retl.cli.keys import keys_of
+from dagster_retl.model.partitions import Partition
 from dagster_retl.model.runs import AccountChange, Guard, RunOptions
 from dagster_retl.model.sync import Sync
 
@@ -23,6 +25,7 @@ _ROWS = (
     ),
 )
 _CIRCUMSTANCES = (
+    click.option("--partition", metavar="KEY", help="Of a sync with partitions: the one to read."),
     click.option(
         "--override",
         "overrides",
@@ -60,12 +63,27 @@ def build(sync: Sync, chosen: dict[str, Any], *, dry_run: bool = False) -> RunOp
         keys=keys_of(sync, chosen["keys"]),
         overrides=_overrides(chosen),
         account_change=_account_change(chosen),
+        partition=_partition(sync, chosen),
     )
 
 
-def build_baseline(chosen: dict[str, Any]) -> RunOptions:
+def build_baseline(sync: Sync, chosen: dict[str, Any]) -> RunOptions:
     """The same for a baseline."""
-    return RunOptions(baseline=True, overrides=_overrides(chosen), account_change=_account_change(chosen))
+    return RunOptions(
+        baseline=True,
+        overrides=_overrides(chosen),
+        account_change=_account_change(chosen),
+        partition=_partition(sync, chosen),
+    )
+
+
+def _partition(sync: Sync, chosen: dict[str, Any]) -> Partition | None:
+    key = chosen["partition"]
+    if key is None:
+        return None
+    if sync.partitions is None:
+        raise click.UsageError(f"--partition: sync {sync.name!r} has no partitions")
+    return sync.partitions.partition(key, datetime.now(UTC))
 
 
 def _overrides(chosen: dict[str, Any]) -> frozenset[Guard]:

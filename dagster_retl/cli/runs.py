@@ -123,6 +123,10 @@ def show_run(session: Session, done: Run) -> None:
 
 
 def _kind(done: Run) -> str:
+    return f" {done.partition}{_special_kind(done)}" if done.partition else _special_kind(done)
+
+
+def _special_kind(done: Run) -> str:
     if done.dry_run:
         return " (dry run: nothing was written)"
     if done.options.get("baseline"):
@@ -162,6 +166,7 @@ def _circumstances(found: Run) -> list[tuple[str, RenderableType]]:
         ("run", Text(found.id)),
         ("dagster run", Text(found.dagster_run_id or "–")),
         ("trigger", Text(found.trigger)),
+        *([("partition", Text(found.partition))] if found.partition else []),
         ("created", words.clock(found.created_at)),
         ("started", words.clock(found.started_at)),
         ("finished", words.clock(found.finished_at)),
@@ -171,7 +176,11 @@ def _circumstances(found: Run) -> list[tuple[str, RenderableType]]:
 
 def _special(found: Run) -> dict[str, Any]:
     """The options that somebody chose."""
-    return {name: value for name, value in found.options.items() if value not in (None, False, [], {}, "refuse")}
+    return {
+        name: value
+        for name, value in found.options.items()
+        if name != "partition" and value not in (None, False, [], {}, "refuse")
+    }
 
 
 def _next(session: Session, done: Run) -> None:

@@ -70,7 +70,8 @@ class Delivered:
 
     content: its fingerprint; None: the record is there, with content that nobody vouches for.
     deleted: the sync deletes, and did. since, run_id: of the run that delivered it, where the
-    history goes back that far. record_url: where people see the record in the destination's own interface.
+    history goes back that far. partition: in which it was found last, by its identity. record_url: where people see
+    the record in the destination's own interface.
     """
 
     content: str | None
@@ -80,6 +81,7 @@ class Delivered:
     since: datetime | None = None
     run_id: str | None = None
     record_url: str | None = None
+    partition: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,13 @@ class Explanation:
     kept_since: datetime | None
     missing: Sequence[str] = ()
     now: Now | None = None
+
+    @property
+    def partition(self) -> str | None:
+        """The identity of the partition that the row was last seen in, as far as anything tells."""
+        if self.letters and self.letters[-1].partition:
+            return self.letters[-1].partition
+        return self.delivered.partition if self.delivered else None
 
     def parked(self, letter: DeadLetter) -> bool:
         """Whether this letter's version is out of attempts."""
@@ -277,6 +286,7 @@ def _delivered(row: SnapshotRow | None, pointer: Pointer | None, attempts: Seque
         stale=pointer.stale,
         since=last.at if last else None,
         run_id=last.run_id if last else None,
+        partition=row.partition,
     )
 
 

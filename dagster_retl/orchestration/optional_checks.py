@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 import dagster as dg
 
 from dagster_retl.errors import ErrorCode, RetlError
+from dagster_retl.model.runs import RunOptions
 from dagster_retl.model.sync import DeadLetterCheck, Sync
 from dagster_retl.model.units import format_duration
 from dagster_retl.orchestration.contract import drift
 from dagster_retl.orchestration.names import ServiceFactory, asset_key, pool
+from dagster_retl.orchestration.partitions import parts_to_look_at
 from dagster_retl.service import Service
 
 _DESCRIPTIONS = {
@@ -68,11 +70,13 @@ def _dead_letters(service: Service, sync: Sync) -> dg.AssetCheckResult:
 
 
 def _unique_keys(service: Service, sync: Sync) -> dg.AssetCheckResult:
-    plan = service.plan(sync.id)
-    twice = plan.totals.failed.get(ErrorCode.DUPLICATE_SOURCE_KEY, 0)
-    without = plan.totals.failed.get(ErrorCode.MISSING_KEY, 0)
-    description = f"of {plan.totals.read} rows, {twice} have a key that is not theirs alone and {without} have none"
-    metadata = {"rows_read": plan.totals.read, "duplicate": twice, "missing": without}
+    parts = parts_to_look_at(sync, service.store.now())
+    totals = [service.plan(sync.id, RunOptions(partition=part)).totals for part in parts]
+    read = sum(each.read for each in totals)
+    twice = sum(each.failed.get(ErrorCode.DUPLICATE_SOURCE_KEY, 0) for each in totals)
+    without = sum(each.failed.get(ErrorCode.MISSING_KEY, 0) for each in totals)
+    description = f"of {read} rows, {twice} have a key that is not theirs alone and {without} have none"
+    metadata = {"rows_read": read, "duplicate": twice, "missing": without}
     return _result(sync, "unique_keys", not twice and not without, description, metadata, is_error=True)
 
 

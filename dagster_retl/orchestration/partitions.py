@@ -85,6 +85,17 @@ def requests(
     ]
 
 
+def parts_to_look_at(sync: Sync, now: datetime) -> Sequence[Partition | None]:
+    """The partitions that a check reads: the last window that is over, all fixed keys, or the whole sync (None)."""
+    partitions = sync.partitions
+    if partitions is None:
+        return [None]
+    if not partitions.windowed:
+        return [Partition(key) for key in partitions.keys]
+    window = partitions.latest(now)
+    return [] if window is None else [window]
+
+
 def step_name(sync: Sync, partition: Partition | None, among: int) -> str:
     """What the store calls the part of a Dagster run that is one retl run."""
     return sync.slug if partition is None or among == 1 else f"{sync.slug} {partition.key}"

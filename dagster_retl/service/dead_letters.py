@@ -59,6 +59,13 @@ class DeadLetterCases(CheckCases):
         """Close dead letters; returns the ids that were open. See `store.dead_letters` for what a resolution does."""
         return self.store.dead_letters.resolve(entry_ids, resolution, actor)
 
+    def by_partition(self, entry_ids: Sequence[str]) -> list[list[str]]:
+        """The entries in groups that `replays` takes: those of each sync and partition by themselves."""
+        groups: dict[tuple[str, str | None], list[str]] = {}
+        for entry in map(self.dead_letter, entry_ids):
+            groups.setdefault((entry.sync_id, entry.partition), []).append(entry.id)
+        return list(groups.values())
+
     def replays(self, entry_ids: Sequence[str]) -> Mapping[str, RunOptions]:
         """What to run to send these dead letters again: options by sync id.
 

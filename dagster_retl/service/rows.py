@@ -53,11 +53,12 @@ class RowCases(DeadLetterCases):
             told = explain_row(self.store, self.state, self._engine, sync, connector, key)
         finally:
             connector.close()
-        return told if offline else replace(told, now=self._now(sync, key))
+        return told if offline else replace(told, now=self._now(sync, key, told.partition))
 
-    def _now(self, sync: Sync, key: Mapping[str, Any]) -> Now:
+    def _now(self, sync: Sync, key: Mapping[str, Any], seen_in: str | None) -> Now:
+        partition = sync.partitions.at(seen_in) if sync.partitions and seen_in else None
         try:
-            with self._prepared(sync, RunOptions(keys=(key,)), "") as run:
+            with self._prepared(sync, RunOptions(keys=(key,), partition=partition), "") as run:
                 return what_a_run_would_do(preview(run))
         except RetlError as error:
             return Now(error=error)

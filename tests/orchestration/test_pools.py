@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
+from real_dagster import eventually, up
 from scene import Scene
 
-import dagster_retl
 from dagster_retl import Project, Service, build_definitions
 from dagster_retl.errors import RetlError
 from dagster_retl.orchestration.instance import open_instance
 from dagster_retl.webserver import Webserver
 
-ROOT = Path(dagster_retl.__file__).parents[1]
-UP = "import sys; from dagster_retl.orchestration.up import up; up(sys.argv[1], ui_port=int(sys.argv[2]))"
 SLUGS = ("people", "others")
 
 
@@ -33,34 +25,6 @@ def test_syncs_of_one_destination_share_a_pool(scene: Scene) -> None:
     definitions = build_definitions(Project(base=scene.folder, **data))
     pools = {asset.op.name: asset.op.pool for asset in definitions.assets or [] if hasattr(asset, "op")}
     assert pools == {"people": "retl_crm", "others": "retl_crm", "third": "retl_team_b"}
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def eventually(what: str, look: object, *, seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if callable(look) and look():
-            return
-        time.sleep(0.3)
-    pytest.fail(f"{what} did not happen within {seconds:g} s")
-
-
-@contextmanager
-def up(path: Path) -> Iterator[str]:
-    """Webserver, daemon and code server; the URL."""
-    port = free_port()
-    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
-    command = [sys.executable, "-c", UP, str(path), str(port)]
-    with subprocess.Popen(command, env={**environment, "PYTHONPATH": str(ROOT)}) as process:
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
 
 
 def launch(url: str, project: Project) -> list[str]:
