@@ -78,12 +78,7 @@ def build_baseline(sync: Sync, chosen: dict[str, Any]) -> RunOptions:
 
 
 def _partition(sync: Sync, chosen: dict[str, Any]) -> Partition | None:
-    key = chosen["partition"]
-    if key is None:
-        return None
-    if sync.partitions is None:
-        raise click.UsageError(f"--partition: sync {sync.name!r} has no partitions")
-    return sync.partitions.partition(key, datetime.now(UTC))
+    return sync.partition(chosen["partition"], datetime.now(UTC))
 
 
 def _overrides(chosen: dict[str, Any]) -> frozenset[Guard]:

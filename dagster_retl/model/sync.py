@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -23,11 +23,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.definition import Definition
 from dagster_retl.model.ids import sync_id_of
 from dagster_retl.model.locations import check_timezone
 from dagster_retl.model.mistakes import Mistake, did_you_mean, gather
-from dagster_retl.model.partitions import Partitions
+from dagster_retl.model.partitions import Partition, Partitions
 from dagster_retl.model.units import Duration, Share, Step
 
 NO_KEY = "no_key"
@@ -302,6 +303,23 @@ class Sync(Definition):
     def id(self) -> str:
         """The sync's id, the same wherever the file is read."""
         return self.adopt or sync_id_of(self.project, self.slug)
+
+    def partition(self, key: str | None, now: datetime) -> Partition | None:
+        """The partition with this key; None for a sync without partitions.
+
+        Raises `ConfigurationError` where the sync has no such partition, or where it has some and none is named.
+        """
+        if self.partitions is None and key is None:
+            return None
+        if self.partitions is None:
+            raise ConfigurationError(f"sync {self.name!r} has no partitions, so that {key!r} is none of them")
+        if key is None:
+            raise ConfigurationError(
+                f"sync {self.name!r} is read in partitions, and nothing says which one",
+                hint=f"Name one, such as {self.partitions.example().key}: with `--partition`, as `partition` in the "
+                "API, or where the asset is materialized in Dagster.",
+            )
+        return self.partitions.partition(key, now)
 
     @property
     def key_fields(self) -> tuple[str, ...]:

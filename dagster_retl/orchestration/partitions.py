@@ -9,7 +9,6 @@ from functools import lru_cache, reduce
 
 import dagster as dg
 
-from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.partitions import Partition, Partitions
 from dagster_retl.model.runs import Run
 from dagster_retl.model.sync import Sync
@@ -55,15 +54,9 @@ def partitions_of(context: dg.AssetExecutionContext, service: Service, sync: Syn
 
     Raises `ConfigurationError` where the sync has partitions and the run names none.
     """
-    if sync.partitions is None:
-        return [None]
-    if not (context.has_partition_key or context.has_partition_key_range):
-        raise ConfigurationError(
-            f"sync {sync.name!r} is read in partitions, and this run names none",
-            hint=f"Choose one where you materialize it, such as {sync.partitions.example().key}, or run "
-            f"`retl run {sync.slug} --partition KEY`.",
-        )
-    return [service.partition(sync.id, key) for key in sorted(context.partition_keys)]
+    named = context.has_partition_key or context.has_partition_key_range
+    keys = sorted(context.partition_keys) if named else [None]
+    return [service.partition(sync.id, key) for key in keys]
 
 
 def requests(

@@ -30,12 +30,9 @@ from dagster_retl.sources.query import resolve_query
 class RowCases(DeadLetterCases):
     """Rows, before and after runs: plans, explanations, erasing, and what is kept no longer."""
 
-    def partition(self, reference: str, key: str) -> Partition:
-        """The partition of a sync with this key. Raises `ConfigurationError` where there is none."""
-        sync = self.find(reference)
-        if sync.partitions is None:
-            raise ConfigurationError(f"sync {sync.name!r} has no partitions, so that {key!r} is none of them")
-        return sync.partitions.partition(key, self.store.now())
+    def partition(self, reference: str, key: str | None) -> Partition | None:
+        """See `Sync.partition`."""
+        return self.find(reference).partition(key, self.store.now())
 
     def plan(self, reference: str, options: RunOptions | None = None) -> Plan:
         """What a run would write. Writes nothing, leaves no trace."""
@@ -102,7 +99,7 @@ class RowCases(DeadLetterCases):
         connector = self.connector(destination)
         try:
             self._check_mode(sync, connector)
-            _check_partition(sync, options)
+            self._check_partition(sync, options.partition)
             with self._source_of(sync, frame) as source, self._open_state() as state:
                 query = resolve_query(sync.source_query, dialect=source.dialect, base=self.project.base)
                 own = [self.project.store_url, self.project.state_url, self.project.dead_letters]
@@ -124,6 +121,14 @@ class RowCases(DeadLetterCases):
         finally:
             connector.close()
 
+    def _check_partition(self, sync: Sync, chosen: Partition | None) -> None:
+        key = chosen.key if chosen else None
+        if sync.partition(key, self.store.now()) != chosen:
+            raise ConfigurationError(
+                f"sync {sync.name!r} is parted differently than when partition {key!r} was chosen",
+                hint="Choose it again.",
+            )
+
     def _source_of(self, sync: Sync, frame: object) -> Source:
         """What a sync reads: its warehouse, or a DataFrame."""
         if not reads_asset(sync.source_query):
@@ -140,16 +145,3 @@ class RowCases(DeadLetterCases):
             return []
         warehouse = self.project.warehouse(sync.warehouse)
         return [warehouse.url, warehouse.connect_args]
-
-
-def _check_partition(sync: Sync, options: RunOptions) -> None:
-    if sync.partitions is not None and options.partition is None:
-        raise ConfigurationError(
-            f"sync {sync.name!r} is read in partitions, and nothing says which one",
-            hint=f"Name one, such as {sync.partitions.example().key}: `--partition KEY`, or `partition` in the API; "
-            "in Dagster, choose it where the asset is materialized.",
-        )
-    if sync.partitions is None and options.partition is not None:
-        raise ConfigurationError(
-            f"sync {sync.name!r} has no partitions, so that {options.partition.key!r} is none of them"
-        )

@@ -96,7 +96,7 @@ def test_without_a_partition_it_says_so(scene: Scene, instance: dg.DagsterInstan
     [failure] = [event for event in result.all_events if event.is_step_failure]
     said = failure.step_failure_data.user_failure_data
     assert said is not None
-    assert "this run names none" in str(said.description)
+    assert "nothing says which one" in str(said.description)
 
 
 def test_checks_alone_need_no_partition(scene: Scene, instance: dg.DagsterInstance) -> None:
