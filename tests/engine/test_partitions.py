@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,13 +76,17 @@ def run(made: World, key: str, **options: Any) -> Report:
     return made.service.run("things", RunOptions(partition=partition, **options))
 
 
-def killed(made: World, nursery: Nursery, fate: Fate, **options: Any) -> None:
+def killed(made: World, nursery: Nursery, fate: Fate, *, sync: Mapping[str, Any] = TENANTS, **options: Any) -> None:
     """A run in a process of its own that dies with its first request under way."""
     assert isinstance(made.http, Capricious)
     made.http.expect([fate])
-    made.http.meet(nursery.begin(made.project.base, made.http.url, config=CONFIG, sync=TENANTS, options=options))
+    made.http.meet(nursery.begin(made.project.base, made.http.url, config=CONFIG, sync=plain(sync), options=options))
     assert nursery.end().killed
     made.http.calm()
+
+
+def plain(sync: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(sync, default=str))
 
 
 def counts(report: Report) -> tuple[int, ...]:
@@ -206,6 +211,30 @@ def test_a_later_version_counts_though_it_failed(days: World) -> None:
     days.sql("UPDATE t SET name = 'fixed' WHERE name = 'bad'")
     assert counts(run(days, "2026-01-02")) == (1, 1, 0, 0, 0, 0)
     assert days.names() == {"1": "fixed"}
+
+
+def test_a_later_version_counts_though_none_was_ever_delivered(days: World) -> None:
+    put(days, (1, "bad", "2026-01-02 10:00"))
+    run(days, "2026-01-02")
+    days.sql("INSERT INTO t VALUES (1, 'old', 1.5, '2026-01-01 10:00')")
+    assert counts(run(days, "2026-01-01")) == (1, 0, 0, 0, 1, 0)
+    [letter] = days.letters().values()
+    days.service.resolve([letter.id], "skipped", actor="me")
+    assert counts(run(days, "2026-01-01")) == (1, 0, 0, 0, 1, 0)
+    assert counts(run(days, "2026-01-02")) == (1, 0, 0, 0, 1, 0)
+    assert days.names() == {}
+
+
+def test_a_later_version_counts_though_nobody_knows_whether_it_arrived(days: World, nursery: Nursery) -> None:
+    put(days, (1, "new", "2026-01-02 10:00"))
+    killed(days, nursery, "kill_applied", sync=DAYS, partition={"key": "2026-01-02", **window(2)})
+    days.sql("INSERT INTO t VALUES (1, 'old', 1.5, '2026-01-01 10:00')")
+    assert counts(run(days, "2026-01-01")) == (1, 0, 0, 0, 1, 0)
+    assert days.names() == {"1": "new"}
+
+
+def window(day: int) -> dict[str, str]:
+    return {"start": f"2026-01-{day:02}T00:00:00Z", "end": f"2026-01-{day + 1:02}T00:00:00Z"}
 
 
 def test_a_version_that_a_person_pushed_counts_as_of_its_window(days: World) -> None:
