@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 from capricious import Fate
 
+from dagster_retl.model.partitions import Partition
 from dagster_retl.model.runs import Guard, RunOptions
 from dagster_retl.testing.fake_http import Rules
 
@@ -26,6 +27,7 @@ BACK: Rows = {**DELIVERED, 8: "mended"}
 """As if nothing had changed after the first run: what a killed run sent must be taken back."""
 
 ALL_GUARDS = frozenset(Guard)
+ALL = Partition("all")
 
 WIRE: tuple[tuple[str, Fate], ...] = (("arrived", "kill"), ("applied", "kill_applied"), ("late", "kill_late"))
 """Moments of a request: it has arrived, it is applied and not answered, it is applied long after its client died."""
@@ -33,12 +35,16 @@ WIRE: tuple[tuple[str, Fate], ...] = (("arrived", "kill"), ("applied", "kill_app
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of run. header: inserts carry an idempotency key; refresh: it is a full refresh."""
+    """A kind of run. header: inserts carry an idempotency key; refresh: it is a full refresh.
+
+    parted: it is of one partition.
+    """
 
     name: str
     mode: str = "mirror"
     header: bool = False
     refresh: bool = False
+    parted: bool = False
 
     @property
     def holds(self) -> bool:
@@ -59,8 +65,20 @@ class Kind:
         return {"concurrency": 2, "batch_rows": 2, "timeout": 20.0, "settle": 900.0} | (keyed if self.header else {})
 
     @property
+    def sync(self) -> dict[str, Any]:
+        if not self.parted:
+            return {"sync_mode": self.mode}
+        query = f"SELECT id, name, score FROM t WHERE :partition = '{ALL.key}'"
+        return {"sync_mode": self.mode, "source_query": query, "partitions": [ALL.key]}
+
+    @property
+    def plain(self) -> RunOptions:
+        """Of a run that is nothing special."""
+        return RunOptions(overrides=ALL_GUARDS, partition=ALL if self.parted else None)
+
+    @property
     def options(self) -> RunOptions:
-        return RunOptions(overrides=ALL_GUARDS, full_refresh=self.refresh)
+        return replace(self.plain, full_refresh=self.refresh)
 
     @property
     def wanted(self) -> Rows:
@@ -75,6 +93,7 @@ KINDS = [
     Kind("insert", mode="insert"),
     Kind("insert-keyed", mode="insert", header=True),
     Kind("refresh", refresh=True),
+    Kind("parted", refresh=True, parted=True),
 ]
 
 

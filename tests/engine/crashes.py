@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 from capricious import Fate, Sent
-from crash_kinds import ALL_GUARDS, DELIVERED, WANTED, WIRE
+from crash_kinds import DELIVERED, WANTED, WIRE
 from nursery import Ended, stands_still
 from sqlalchemy import select, text, update
 
@@ -77,7 +77,7 @@ class Crash:
             scenario.http.url,
             store=self.store,
             config=scenario.config(str(self.number)),
-            sync={"sync_mode": scenario.kind.mode},
+            sync=scenario.kind.sync,
             options=options_to_json(options or scenario.kind.options),
             **how,
         )
@@ -167,11 +167,12 @@ class Crash:
 
     def run(self, options: RunOptions | None = None) -> Run:
         """A run in this process, which nothing happens to."""
-        return self.service.run("things", options or RunOptions(overrides=ALL_GUARDS)).run
+        return self.service.run("things", options or self.scenario.kind.plain).run
 
     def next_options(self) -> RunOptions:
         """Those of a plain run; a refresh that is not on record is asked for once more."""
-        return RunOptions(overrides=ALL_GUARDS) if self._refresh_is_known() else self.scenario.kind.options
+        kind = self.scenario.kind
+        return kind.plain if self._refresh_is_known() else kind.options
 
     def _refresh_is_known(self) -> bool:
         """Whether a plain run goes on with the refresh, if this is one."""

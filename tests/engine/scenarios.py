@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 from capricious import Capricious
-from crash_kinds import ALL_GUARDS, DELIVERED, WANTED, WIRE, Kind, write_table
+from crash_kinds import DELIVERED, WANTED, WIRE, Kind, write_table
 from crashes import Crash
 from nursery import Nursery
 from psycopg import sql
@@ -26,7 +26,6 @@ from sqlalchemy import make_url
 from worlds import project_of
 
 from dagster_retl.model.project import Project
-from dagster_retl.model.runs import RunOptions
 from dagster_retl.service import Service
 
 
@@ -50,7 +49,7 @@ class Scenario:
         base.mkdir()
         write_table(base, DELIVERED)
         with Service(self.project(base, self.store, world="base")) as service:
-            service.run("things", RunOptions(overrides=ALL_GUARDS))
+            service.run("things", self.kind.plain)
             pointer = service.store.snapshots.pointer(service.project.syncs[0].id)
         assert pointer is not None
         self.generation = pointer.generation
@@ -61,7 +60,7 @@ class Scenario:
         self._records, self._answers = copy.deepcopy(self.http.records), copy.deepcopy(self.http._answers)
 
     def project(self, folder: Path, store: str | None, *, world: str) -> Project:
-        project = project_of(folder, self.http.url, config=self.config(world), sync_mode=self.kind.mode)
+        project = project_of(folder, self.http.url, config=self.config(world), **self.kind.sync)
         return project if store is None else project.model_copy(update={"store": store})
 
     def config(self, world: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scenarios import Prepare, Scenario
 
-MIRROR, INSERT, KEYED, REFRESH = KINDS
+MIRROR, INSERT, KEYED, REFRESH, PARTED = KINDS
 
 
 def survive(scenario: Scenario, *points: str) -> int:
@@ -77,6 +77,7 @@ def sample(points: Sequence[str], count: int, offset: int) -> list[str]:
         (INSERT, False, 3),
         (KEYED, False, 2),
         (REFRESH, False, 3),
+        (PARTED, False, 3),
         (MIRROR, True, 3),
         (INSERT, True, 2),
     ],
