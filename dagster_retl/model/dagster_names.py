@@ -19,6 +19,9 @@ PROJECT_TAG = "retl/project"
 TRIGGER_TAG = "retl/trigger"
 """Run tag: who asked for the run (cli, api, replay, …)."""
 
+RUN_TAG = "retl/run"
+"""Run tag: the queued run (retl_run_…) that the Dagster run was launched for."""
+
 
 def asset_path(sync: Sync) -> list[str]:
     """The parts of the sync's asset key, `retl/<slug>`."""

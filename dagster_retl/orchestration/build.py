@@ -20,6 +20,7 @@ from dagster_retl.orchestration.automation import automation_sensors
 from dagster_retl.orchestration.names import JOB_NAME, PROJECT_TAG, ServiceFactory
 from dagster_retl.orchestration.optional_checks import optional_checks
 from dagster_retl.orchestration.reaper import reaper_sensor
+from dagster_retl.orchestration.replays import replay_sensor
 from dagster_retl.orchestration.resources import project_resources
 from dagster_retl.orchestration.schedules import sync_schedules
 from dagster_retl.orchestration.step import OUTAGE_RETRIES, Progress, StepSettings
@@ -58,6 +59,7 @@ def build_definitions(
     sensors = [
         alert_sensor(project, service_factory),
         reaper_sensor(project, service_factory),
+        replay_sensor(project, service_factory),
         *automation_sensors(project),
     ]
     checks = [each for sync in project.syncs for each in optional_checks(sync, service_factory)]
@@ -106,6 +108,7 @@ def build_sync_definitions(
         sensors=[
             *([alert_sensor(project, service_factory, of=sync.slug)] if project.alerts else []),
             reaper_sensor(project, service_factory, of=sync.slug),
+            replay_sensor(project, service_factory, of=sync.slug, job_name=job),
             *automation_sensors(project, of=sync.slug),
         ],
     )

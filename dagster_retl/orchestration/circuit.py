@@ -32,6 +32,15 @@ def open_circuit(service: Service, sync: Sync, now: datetime) -> Run | None:
     return last if now < closing_time(last) and last.error_code == ErrorCode.DESTINATION_DOWN.value else None
 
 
+def left_alone(service: Service, sync: Sync) -> str | None:
+    """Why nothing starts for the sync by itself now: its destination is down; None: it is not."""
+    failed = open_circuit(service, sync, service.store.now())
+    if failed is None:
+        return None
+    until = closing_time(failed).strftime("%H:%M:%S")
+    return f"destination {sync.destination_id} is down, says {failed.id}; it is left alone until {until} UTC"
+
+
 def closing_time(run: Run) -> datetime:
     """When the circuit that an ended run has opened is closed again."""
     return (run.finished_at or run.created_at) + OPEN_FOR

@@ -14,13 +14,10 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from dagster_retl.model.project import Project
-from dagster_retl.model.runs import DeadLetter, DeadLetterStats, Run
+from dagster_retl.model.runs import REPLAY, DeadLetter, DeadLetterStats, Run
 from dagster_retl.orchestration.config import SyncRunConfig, run_config
 from dagster_retl.orchestration.names import TRIGGER_TAG, asset_key, run_tags
 from dagster_retl.service import Service
-
-REPLAY = "replay"
-"""The trigger of runs that send dead letters again."""
 
 
 class _ProjectResource(dg.ConfigurableResource[object]):
@@ -71,10 +68,17 @@ class DeadLetterQueue(_ProjectResource):
     def replay(self, ids: Sequence[str]) -> list[Run]:
         """Send these entries' rows again, here and now: one run per sync, as the rows are now.
 
-        Raises what ends a run early. In a sensor, yield `replay_requests` instead.
+        Raises what ends a run early. In a sensor, yield `replay_requests` instead, or call `queue_replays`.
         """
         replays = self.service.replays(ids)
         return [self.service.run(sync_id, options, trigger=REPLAY).run for sync_id, options in replays.items()]
+
+    def queue_replays(self, ids: Sequence[str], *, actor: str = "dagster") -> list[Run]:
+        """Have these entries' rows sent again by the sensor `retl_replays`; the runs that will do it.
+
+        On record when this returns, whatever happens to the caller. Raises as `Service.queue_replays` does.
+        """
+        return [replay.run for replay in self.service.queue_replays(ids, actor=actor)]
 
     def replay_requests(self, ids: Sequence[str]) -> list[dg.RunRequest]:
         """Requests for runs of job `retl_syncs` that send these entries' rows again: one per sync."""

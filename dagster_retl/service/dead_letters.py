@@ -63,6 +63,10 @@ class DeadLetterCases(CheckCases):
         A replay reads the rows from the warehouse by key and writes what is true now. Rows that
         have no key of their own are found by an ordinary run.
         """
+        return {sync_id: replay_of(letters) for sync_id, letters in self.by_sync(entry_ids).items()}
+
+    def by_sync(self, entry_ids: Sequence[str]) -> dict[str, list[DeadLetter]]:
+        """Open entries, by sync id. Raises `NotFoundError`, and `ConfigurationError` for one that is resolved."""
         entries = [self.dead_letter(entry_id) for entry_id in entry_ids]
         resolved = [entry.id for entry in entries if entry.resolved]
         if resolved:
@@ -70,10 +74,11 @@ class DeadLetterCases(CheckCases):
         grouped: dict[str, list[DeadLetter]] = {}
         for entry in entries:
             grouped.setdefault(entry.sync_id, []).append(entry)
-        return {sync_id: _replay(letters) for sync_id, letters in grouped.items()}
+        return grouped
 
 
-def _replay(letters: Sequence[DeadLetter]) -> RunOptions:
+def replay_of(letters: Sequence[DeadLetter]) -> RunOptions:
+    """The run that sends the rows of these entries of one sync again."""
     ids = tuple(letter.id for letter in letters)
     if all(letter.record_keys for letter in letters):
         return RunOptions(replay=ids, keys=tuple(letter.record_keys for letter in letters))

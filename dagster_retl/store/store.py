@@ -27,6 +27,7 @@ from dagster_retl.store.migrate import ensure_schema, revision, store_uuid
 from dagster_retl.store.notices import Notices
 from dagster_retl.store.purging import Purging
 from dagster_retl.store.rearmed_keys import RearmedKeys
+from dagster_retl.store.replays import Replays
 from dagster_retl.store.row_history import RowHistory
 from dagster_retl.store.runs import Runs
 from dagster_retl.store.schema import acceptances, dead_letters, rearmed_keys, row_history, suspects
@@ -55,6 +56,7 @@ class Store:
         self.suspects = Suspects(database)
         self.acceptances = Acceptances(database)
         self.rearmed = RearmedKeys(database)
+        self.replays = Replays(database)
         self.snapshots = Snapshots(database)
         self.history = RowHistory(database)
         self.keys = KeyRecords(database)
