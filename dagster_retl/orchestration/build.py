@@ -17,6 +17,7 @@ from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.alerts import alert_sensor
 from dagster_retl.orchestration.assets import Execute, asset_spec, refused, run_step, sync_asset
 from dagster_retl.orchestration.automation import automation_sensors
+from dagster_retl.orchestration.health import health_sensor
 from dagster_retl.orchestration.names import JOB_NAME, PROJECT_TAG, ServiceFactory
 from dagster_retl.orchestration.optional_checks import optional_checks
 from dagster_retl.orchestration.reaper import reaper_sensor
@@ -60,6 +61,7 @@ def build_definitions(
         alert_sensor(project, service_factory),
         reaper_sensor(project, service_factory),
         replay_sensor(project, service_factory),
+        health_sensor(project, service_factory),
         *automation_sensors(project),
     ]
     checks = [each for sync in project.syncs for each in optional_checks(sync, service_factory)]
@@ -109,6 +111,7 @@ def build_sync_definitions(
             *([alert_sensor(project, service_factory, of=sync.slug)] if project.alerts else []),
             reaper_sensor(project, service_factory, of=sync.slug),
             replay_sensor(project, service_factory, of=sync.slug, job_name=job),
+            health_sensor(project, service_factory, of=sync.slug),
             *automation_sensors(project, of=sync.slug),
         ],
     )

@@ -7,6 +7,7 @@ the run key: a tick that is evaluated twice launches once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import dagster as dg
@@ -14,7 +15,7 @@ import dagster as dg
 from dagster_retl.model.project import Project
 from dagster_retl.model.runs import Run, RunStatus
 from dagster_retl.model.sync import Sync
-from dagster_retl.orchestration.circuit import left_alone
+from dagster_retl.orchestration.circuit import why_left_alone
 from dagster_retl.orchestration.names import (
     JOB_NAME,
     RUN_TAG,
@@ -25,6 +26,7 @@ from dagster_retl.orchestration.names import (
     sensor_name,
 )
 from dagster_retl.service import Service
+from dagster_retl.service.health import Outage
 from dagster_retl.service.runs import NOTHING_LEFT
 
 INTERVAL = 30
@@ -51,7 +53,7 @@ def replay_sensor(
     )
     def retl_replays(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         with open_service() as service:
-            requests, notes = _Tick(service, context.instance, project).run()
+            requests, notes = _Tick(service, context.instance, project, service.outages()).run()
         if requests:
             for note in notes:
                 context.log.info(note)
@@ -68,6 +70,7 @@ class _Tick:
     service: Service
     instance: dg.DagsterInstance
     project: Project
+    outages: Mapping[str, Outage]
 
     def run(self) -> tuple[list[dg.RunRequest], list[str]]:
         """What to launch, and why the others wait."""
@@ -104,7 +107,7 @@ class _Tick:
         return None if running is None else f"sync {sync.name!r} is being run by {running}"
 
     def _destination_is_down(self, run: Run, sync: Sync) -> str | None:
-        return left_alone(self.service, sync)
+        return why_left_alone(self.outages, sync, self.service.store.now())
 
     def _launch(self, run: Run, sync: Sync) -> dg.RunRequest | str:
         """A request for the next Dagster run of the replay, unless one is on its way or too many came to nothing."""

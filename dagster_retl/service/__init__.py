@@ -3,7 +3,7 @@
 service = Service.open(Project.load("retl.yaml"))
 report = service.run("crm_accounts")
 
-Each module has the cases of one subject, and rests on those before it: opened, destinations, syncs, checks,
+Each module has the cases of one subject, and rests on those before it: opened, destinations, syncs, health, checks,
 dead_letters, rows, runs, replays.
 """
 

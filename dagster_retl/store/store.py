@@ -18,6 +18,7 @@ from dagster_retl.store.budgets import Budgets
 from dagster_retl.store.database import Database
 from dagster_retl.store.dead_letters import DeadLetters
 from dagster_retl.store.expiry import Expiry
+from dagster_retl.store.health import Health
 from dagster_retl.store.idempotency import IdempotencyKeys
 from dagster_retl.store.key_records import KeyRecords
 from dagster_retl.store.leases import Lease, Leases
@@ -68,6 +69,7 @@ class Store:
         self.idempotency = IdempotencyKeys(database)
         self.purging = Purging(database, self.audit)
         self.notices = Notices(database)
+        self.health = Health(database)
         self.budgets = Budgets(database)
         # Drivers complain about connections that nobody closed: whoever forgets close() has it done.
         self._finalizer = weakref.finalize(self, database.close)
