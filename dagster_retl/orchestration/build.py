@@ -21,6 +21,7 @@ from dagster_retl.orchestration.health import health_sensor
 from dagster_retl.orchestration.names import JOB_NAME, PROJECT_TAG, ServiceFactory
 from dagster_retl.orchestration.optional_checks import optional_checks
 from dagster_retl.orchestration.reaper import reaper_sensor
+from dagster_retl.orchestration.remote_runs import refuse_local_places
 from dagster_retl.orchestration.replays import replay_sensor
 from dagster_retl.orchestration.resources import project_resources
 from dagster_retl.orchestration.schedules import sync_schedules
@@ -49,9 +50,10 @@ def build_definitions(
     because the warehouse or the destination was down; other failures are not retried. on_progress,
     on_phase: called with the counters and phases of the runs of this process. stored_syncs: whether
     those are included that were made through the API and live in the project's store. Raises
-    `ConfigurationError` for a sync whose slug, owners or tags Dagster refuses, `StoreError` when the
-    store cannot be read.
+    `ConfigurationError` for a sync whose slug, owners or tags Dagster refuses, and for a store or state on this
+    machine where runs start on others; `StoreError` when the store cannot be read.
     """
+    refuse_local_places(project)
     service_factory = service_factory_of(project)
     if stored_syncs:
         project = with_stored_syncs(project)
@@ -99,6 +101,7 @@ def build_sync_definitions(
     Its job and sensors are named after it, and it brings no resources. Raises `ConfigurationError`.
     """
     [sync] = project.syncs
+    refuse_local_places(project)
     service_factory = service_factory_of(project)
     asset = sync_asset(sync, _spec(project, sync, get_asset_spec), StepSettings(service_factory), execute)
     job = f"retl_{sync.slug}"
