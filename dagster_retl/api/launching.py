@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from dagster_retl.errors import ConflictError, ErrorCode, NotFoundError, RetlError
-from dagster_retl.model.dagster_names import TRIGGER_TAG, run_tags
-from dagster_retl.model.runs import Run, RunStatus
+from dagster_retl.model.dagster_names import RUN_TAG, TRIGGER_TAG, run_tags
+from dagster_retl.model.runs import REPLAY, Run, RunStatus
 from dagster_retl.service import Service
 from dagster_retl.webserver import Webserver, WebserverError, is_over
 
@@ -41,12 +41,18 @@ class Launcher:
         self._thread.join()
 
     def launch(self, run: Run) -> RetlError | None:
-        """Launch a queued run; one that cannot be launched is closed as failed, and why is returned."""
+        """Launch a queued run; one that cannot be launched is closed as failed, and why is returned.
+
+        A replay that finds no Dagster waits: the sensor `retl_replays` launches it.
+        """
         try:
             sync = self._service.find(run.sync_id)
             config = {"ops": {sync.slug: {"config": {"run_id": run.id}}}}
-            dagster_run_id = self._webserver.launch(sync, config, {**run_tags(sync), TRIGGER_TAG: run.trigger})
+            tags = {**run_tags(sync), TRIGGER_TAG: run.trigger, RUN_TAG: run.id}
+            dagster_run_id = self._webserver.launch(sync, config, tags, run.partition)
         except (WebserverError, NotFoundError) as error:
+            if run.trigger == REPLAY and isinstance(error, WebserverError) and not error.refused:
+                return None
             self._close(run, RunStatus.FAILED, f"the run was not launched: {error.message}")
             return error
         self._service.store.runs.link_dagster(run.id, dagster_run_id, sync.slug)
@@ -95,6 +101,8 @@ class Launcher:
 
     def _lost(self, run: Run) -> tuple[RunStatus, str] | None:
         if run.dagster_run_id is None:
+            if run.trigger == REPLAY:
+                return None  # the sensor launches it
             late = self._service.store.now() - run.created_at > LOST
             return (RunStatus.FAILED, "the process that queued the run died before it was launched") if late else None
         try:

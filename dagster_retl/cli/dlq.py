@@ -19,8 +19,9 @@ from dagster_retl.cli.runs import show_run
 from dagster_retl.cli.session import Session, actor
 from dagster_retl.errors import ErrorCode
 from dagster_retl.model.ids import DEAD_LETTER_PREFIX, RUN_PREFIX
-from dagster_retl.model.runs import DeadLetter, Run
-from dagster_retl.service import Service
+from dagster_retl.model.runs import DeadLetter, Run, RunStatus
+from dagster_retl.service import Replay, Service
+from dagster_retl.webserver import WebserverError
 
 _MOST = 10_000
 """Dead letters that one replay takes."""
@@ -131,7 +132,10 @@ def resolve(session: Session, entries: tuple[str, ...], resolution: str) -> None
 @click.option("--all", "everything", is_flag=True, help="All open dead letters of the project.")
 @click.pass_obj
 def replay(session: Session, entries: tuple[str, ...], sync: str | None, everything: bool) -> int:
-    """Read the rows of dead letters again and write what is true now: one run for each sync."""
+    """Read the rows of dead letters again and write what is true now: one run for each sync.
+
+    While a sync is running, or Dagster cannot be reached, its replay is queued and goes on by itself.
+    """
     if sum((bool(entries), sync is not None, everything)) != 1:
         raise click.UsageError("say which dead letters: ids, --sync SYNC, or --all")
     with session.service() as service:
@@ -143,6 +147,8 @@ def replay(session: Session, entries: tuple[str, ...], sync: str | None, everyth
         return exits.of_runs(done)
     for each in done:
         show_run(session, each)
+    if any(each.status is RunStatus.QUEUED for each in done):
+        output.hint(session, "What is queued is on record: Dagster's sensor `retl_replays` launches it.")
     output.line(session, f"{left:,} dead letters open now" if done else "no open dead letters")
     return exits.of_runs(done)
 
@@ -244,5 +250,19 @@ def _open(service: Service, sync: str | None) -> list[str]:
 
 
 def _replayed(session: Session, service: Service, ids: Sequence[str]) -> list[Run]:
-    asked = [each for group in service.by_partition(ids) for each in service.replays(group).items()]
-    return [launch(session, service.project, sync_id, options, trigger="replay") for sync_id, options in asked]
+    """The runs that send these dead letters again: at their ends, or queued where something is in the way."""
+    replays = service.queue_replays(ids, actor=actor())
+    return [_ended_or_queued(session, service, replay) for replay in replays]
+
+
+def _ended_or_queued(session: Session, service: Service, replay: Replay) -> Run:
+    run = replay.run
+    if not replay.mine and not service.can_begin(run):
+        return service.run_of(run.id)
+    try:
+        return launch(session, service.project, run.sync_id, queued=run)
+    except WebserverError as error:
+        if error.refused:
+            raise
+        session.err.print(Text(error.message, style="yellow"), soft_wrap=True)
+        return service.run_of(run.id)

@@ -16,15 +16,20 @@ from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import Run, RunOptions
 
 
-def launch(session: Session, project: Project, slug: str, options: RunOptions, *, trigger: str = "cli") -> Run:
-    """Run a sync to its end, whatever end that is. Raises `RetlError` when it could not be begun."""
+def launch(
+    session: Session, project: Project, slug: str, options: RunOptions | None = None, *, queued: Run | None = None
+) -> Run:
+    """Run a sync to its end, whatever end that is. queued: the run to execute.
+
+    Raises `RetlError` when it could not be begun.
+    """
     # Dagster takes more than a second to import; only commands that run something should wait for it.
     from dagster_retl.orchestration.launch import launch as launch_in_dagster  # noqa: PLC0415 - as said
 
     choose_home(project)
     with _bar(session, slug) as bar:
         on_progress, on_phase = (bar.show, bar.enter) if bar else (None, None)
-        return launch_in_dagster(project, slug, options, on_progress=on_progress, on_phase=on_phase, trigger=trigger)
+        return launch_in_dagster(project, slug, options, on_progress=on_progress, on_phase=on_phase, queued=queued)
 
 
 def choose_home(project: Project) -> None:

@@ -184,7 +184,7 @@ class _Story:
 
     def _replayed(self) -> Step:
         letters = self._letters()
-        (options,) = self.service.replays([letter.id for letter in letters]).values()
+        [(_, options)] = self.service.replays([letter.id for letter in letters])
         run = self._run(options)
         left = len(self._letters())
         text = (

@@ -89,8 +89,10 @@ def _lease(run: SyncRun) -> Lease:
 
 def _waits_for(run: SyncRun, holder: str) -> bool:
     """Whether the holder is a run of another partition; of the same one, it is doing what this run was to do."""
+    if run.options.partition is None:
+        return False
     other = options_from_json(run.store.runs.get(holder).options).partition
-    return run.options.partition is not None and other is not None and other != run.options.partition
+    return other is not None and other != run.options.partition
 
 
 def _ttl(connector: AnyConnector) -> float:

@@ -33,6 +33,9 @@ PARTITION_TAG = "dagster/partition"
 TRIGGER_TAG = "retl/trigger"
 """Run tag: who asked for the run (cli, api, replay, …)."""
 
+RUN_TAG = "retl/run"
+"""Run tag: the queued run (retl_run_…) that the Dagster run was launched for."""
+
 
 def asset_path(sync: Sync) -> list[str]:
     """The parts of the sync's asset key, `retl/<slug>`."""

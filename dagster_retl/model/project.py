@@ -86,6 +86,8 @@ class Destination(Definition):
     """Name of an installed connector."""
     config: Mapping[str, Any] = Field(default={}, repr=False)
     """Settings of the connector."""
+    check_every: Duration | None = None
+    """Ask it this often whether it answers (`15m`); unset: only while it is known to be down."""
 
     @model_validator(mode="before")
     @classmethod
@@ -95,7 +97,7 @@ class Destination(Definition):
         return value
 
 
-AlertEvent = Literal["run_failed", "guard_tripped", "dead_letters", "stale", "recovered"]
+AlertEvent = Literal["run_failed", "destination_down", "guard_tripped", "dead_letters", "stale", "recovered"]
 
 
 class DeadLetterThresholds(Definition):
@@ -116,7 +118,9 @@ class AlertRule(Definition):
 
     notify: tuple[str, ...] = Field(min_length=1, repr=False)
     """Apprise URLs."""
-    on: tuple[AlertEvent, ...] = Field(("run_failed", "guard_tripped", "dead_letters", "recovered"), min_length=1)
+    on: tuple[AlertEvent, ...] = Field(
+        ("run_failed", "destination_down", "guard_tripped", "dead_letters", "recovered"), min_length=1
+    )
     """The events to tell about."""
     dead_letters: DeadLetterThresholds = DeadLetterThresholds()
     """When dead letters are worth a message."""

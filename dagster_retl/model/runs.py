@@ -12,6 +12,9 @@ from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.partitions import Partition
 from dagster_retl.model.rows import Counters
 
+REPLAY = "replay"
+"""The trigger of runs that send dead letters again."""
+
 
 class RunStatus(StrEnum):
     """Where a run stands. Partial success is `succeeded`, with `failed` rows in its counters."""

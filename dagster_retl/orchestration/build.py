@@ -17,9 +17,12 @@ from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.alerts import alert_sensor
 from dagster_retl.orchestration.assets import Execute, asset_spec, refused, run_step, sync_asset
 from dagster_retl.orchestration.automation import automation_sensors
+from dagster_retl.orchestration.health import health_sensor
 from dagster_retl.orchestration.names import JOB_NAME, PROJECT_TAG, ServiceFactory, job_name
 from dagster_retl.orchestration.optional_checks import optional_checks
 from dagster_retl.orchestration.reaper import reaper_sensor
+from dagster_retl.orchestration.remote_runs import refuse_local_places
+from dagster_retl.orchestration.replays import replay_sensor
 from dagster_retl.orchestration.resources import project_resources
 from dagster_retl.orchestration.schedules import sync_schedules
 from dagster_retl.orchestration.step import OUTAGE_RETRIES, Progress, StepSettings
@@ -49,21 +52,24 @@ def build_definitions(
     because the warehouse or the destination was down; other failures are not retried. on_progress,
     on_phase: called with the counters and phases of the runs of this process. stored_syncs: whether
     those are included that were made through the API and live in the project's store. Raises
-    `ConfigurationError` for a sync whose slug, owners or tags Dagster refuses, `StoreError` when the
-    store cannot be read.
+    `ConfigurationError` for a sync whose slug, owners or tags Dagster refuses, and for a store or state on this
+    machine where runs start on others; `StoreError` when the store cannot be read.
     """
+    refuse_local_places(project)
     service_factory = service_factory_of(project)
     if stored_syncs:
         project = with_stored_syncs(project)
     settings = StepSettings(service_factory, retry_policy, on_progress, on_phase)
     assets = [sync_asset(sync, _spec(project, sync, get_asset_spec), settings, execute) for sync in project.syncs]
+    jobs = _jobs(project, assets)
     sensors = [
         alert_sensor(project, service_factory),
         reaper_sensor(project, service_factory),
+        replay_sensor(project, service_factory, jobs),
+        health_sensor(project, service_factory),
         *automation_sensors(project),
     ]
     checks = [each for sync in project.syncs for each in optional_checks(sync, service_factory)]
-    jobs = _jobs(project, assets)
     _refuse_taken_names(project, [*jobs, *(each.op.name for each in checks), *(each.name for each in sensors)])
     return dg.Definitions(
         assets=assets,
@@ -98,17 +104,20 @@ def build_sync_definitions(
     Its job and sensors are named after it, and it brings no resources. Raises `ConfigurationError`.
     """
     [sync] = project.syncs
+    refuse_local_places(project)
     service_factory = service_factory_of(project)
     asset = sync_asset(sync, _spec(project, sync, get_asset_spec), StepSettings(service_factory), execute)
-    job = f"retl_{sync.slug}"
+    job = _job(project, f"retl_{sync.slug}", [asset])
     return dg.Definitions(
         assets=[asset],
         asset_checks=optional_checks(sync, service_factory),
-        jobs=[_job(project, job, [asset])],
-        schedules=sync_schedules(project, service_factory, job=job),
+        jobs=[job],
+        schedules=sync_schedules(project, service_factory, job=job.name),
         sensors=[
             *([alert_sensor(project, service_factory, of=sync.slug)] if project.alerts else []),
             reaper_sensor(project, service_factory, of=sync.slug),
+            replay_sensor(project, service_factory, {job.name: job}, of=sync.slug),
+            health_sensor(project, service_factory, of=sync.slug),
             *automation_sensors(project, of=sync.slug),
         ],
     )

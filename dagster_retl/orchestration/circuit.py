@@ -1,37 +1,42 @@
-"""A destination that was down a moment ago is left alone by schedules: its circuit is open."""
+"""A destination that is down is left alone by schedules and replays: its circuit is open."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from dagster_retl.errors import ErrorCode
-from dagster_retl.model.runs import Run
 from dagster_retl.model.sync import Sync
 from dagster_retl.service import Service
+from dagster_retl.service.health import Outage
 
 OPEN_FOR = timedelta(minutes=5)
-"""Afterwards the next tick of any of its syncs tries the destination again."""
+"""After the last sign of an outage; then the next tick of any of its syncs tries the destination again."""
 
 
-_RECENT = 50
-"""Runs of the store that are looked at: a tick has to be cheap."""
+def open_circuit(outages: Mapping[str, Outage], sync: Sync, now: datetime) -> Outage | None:
+    """Why the sync's destination is left alone now, if it is."""
+    outage = outages.get(sync.destination_id)
+    return outage if outage is not None and now < closing_time(outage) else None
 
 
-def open_circuit(service: Service, sync: Sync, now: datetime) -> Run | None:
-    """The run that found the sync's destination down, if that was the last word about it and is not long ago.
+def left_alone(service: Service, sync: Sync) -> str | None:
+    """Why nothing starts for the sync by itself now: its destination is down; None: it is not."""
+    return why_left_alone(service.outages(), sync, service.store.now())
 
-    Runs of all the project's syncs into that destination count.
-    """
-    shared = [each.id for each in service.project.syncs if each.destination_id == sync.destination_id]
-    neighbours = {sync.id, *shared}
-    ended = [run for run in service.runs(limit=_RECENT) if run.sync_id in neighbours and run.finished_at is not None]
-    tried = [run for run in ended if not run.dry_run and (run.counters.requests or run.error_code)]
-    if not tried:
+
+def why_left_alone(outages: Mapping[str, Outage], sync: Sync, now: datetime) -> str | None:
+    """The same, where it is known what is down."""
+    outage = open_circuit(outages, sync, now)
+    if outage is None:
         return None
-    last = max(tried, key=closing_time)
-    return last if now < closing_time(last) and last.error_code == ErrorCode.DESTINATION_DOWN.value else None
+    says = outage.run_id or f"the check at {outage.seen_at:%H:%M:%S} UTC"
+    until = closing_time(outage).strftime("%H:%M:%S")
+    return (
+        f"destination {sync.destination_id} is down, says {says}: {outage.code} {outage.reason}; "
+        f"it is left alone until it answers, or until {until} UTC"
+    )
 
 
-def closing_time(run: Run) -> datetime:
-    """When the circuit that an ended run has opened is closed again."""
-    return (run.finished_at or run.created_at) + OPEN_FOR
+def closing_time(outage: Outage) -> datetime:
+    """When the circuit that an outage has opened closes by itself, unless somebody sees that it lasts."""
+    return outage.seen_at + OPEN_FOR

@@ -13,7 +13,7 @@ from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.build import standalone_definitions
 from dagster_retl.orchestration.config import SyncRunConfig, run_config
 from dagster_retl.orchestration.instance import open_instance
-from dagster_retl.orchestration.names import TRIGGER_TAG, asset_key, job_name, run_tags
+from dagster_retl.orchestration.names import RUN_TAG, TRIGGER_TAG, asset_key, job_name, run_tags
 from dagster_retl.orchestration.step import Progress
 from dagster_retl.service import Service
 from dagster_retl.webserver import Webserver
@@ -30,6 +30,7 @@ def launch(
     on_progress: Progress | None = None,
     on_phase: OnPhase | None = None,
     trigger: str = "cli",
+    queued: Run | None = None,
 ) -> Run:
     """Run a sync and return what became of it.
 
@@ -38,16 +39,21 @@ def launch(
     by the project's Dagster instance. A run that failed or was cancelled comes back as such, with
     its error code and message; an outage is not waited out. Ctrl-C cancels it.
     on_progress: called with the counters while rows are sent. on_phase: called as the run enters
-    each phase, where it is executed in this process. Raises `NotFoundError` for an unknown sync,
+    each phase, where it is executed in this process. queued: the run to execute, with the options that
+    it was queued with; a replay whose sync somebody else runs comes back queued. Raises `NotFoundError` for an
+    unknown sync,
     `RetlError` when Dagster did not come to running it.
     """
     chosen = options or RunOptions()
     config = SyncRunConfig.of(chosen, retry_outages=False)
     partition = chosen.partition.key if chosen.partition else None
+    if queued is not None:
+        config = SyncRunConfig(run_id=queued.id, retry_outages=False)
+        trigger, partition = queued.trigger, queued.partition
     url = os.environ.get("RETL_DAGSTER_URL")
     with Service.open(project) as service:
         sync = service.find(sync_slug)
-        tags = {**run_tags(sync), TRIGGER_TAG: trigger}
+        tags = {**run_tags(sync), TRIGGER_TAG: trigger, **({RUN_TAG: queued.id} if queued else {})}
         if url:
             with Webserver(url, os.environ.get("RETL_DAGSTER_TOKEN")) as webserver:
                 dagster_run_id = webserver.launch(sync, run_config(sync, config), tags, partition)
@@ -55,7 +61,7 @@ def launch(
             reason = f"see {url}/runs/{dagster_run_id}"
         else:
             dagster_run_id, reason = _execute(project, sync, config, partition, tags, on_progress, on_phase)
-        run = service.store.runs.find(dagster_run_id, sync.slug)
+        run = service.run_of(queued.id) if queued else service.store.runs.find(dagster_run_id, sync.slug)
     if run is None:
         raise RetlError(f"Dagster run {dagster_run_id} ended before sync {sync.name!r} began: {reason}")
     return run

@@ -14,13 +14,10 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from dagster_retl.model.project import Project
-from dagster_retl.model.runs import DeadLetter, DeadLetterStats, Run
+from dagster_retl.model.runs import REPLAY, DeadLetter, DeadLetterStats, Run
 from dagster_retl.orchestration.config import SyncRunConfig, run_config
-from dagster_retl.orchestration.names import TRIGGER_TAG, asset_key, run_tags
+from dagster_retl.orchestration.names import TRIGGER_TAG, asset_key, job_name, run_tags
 from dagster_retl.service import Service
-
-REPLAY = "replay"
-"""The trigger of runs that send dead letters again."""
 
 
 class _ProjectResource(dg.ConfigurableResource[object]):
@@ -71,15 +68,25 @@ class DeadLetterQueue(_ProjectResource):
     def replay(self, ids: Sequence[str]) -> list[Run]:
         """Send these entries' rows again, here and now: one run per sync, as the rows are now.
 
-        Raises what ends a run early. In a sensor, yield `replay_requests` instead.
+        Raises what ends a run early. In a sensor, yield `replay_requests` instead, or call `queue_replays`.
         """
         replays = self.service.replays(ids)
-        return [self.service.run(sync_id, options, trigger=REPLAY).run for sync_id, options in replays.items()]
+        return [self.service.run(sync_id, options, trigger=REPLAY).run for sync_id, options in replays]
+
+    def queue_replays(self, ids: Sequence[str], *, actor: str = "dagster") -> list[Run]:
+        """Have these entries' rows sent again by the sensor `retl_replays`; the runs that will do it.
+
+        On record when this returns, whatever happens to the caller. Raises as `Service.queue_replays` does.
+        """
+        return [replay.run for replay in self.service.queue_replays(ids, actor=actor)]
 
     def replay_requests(self, ids: Sequence[str]) -> list[dg.RunRequest]:
-        """Requests for runs of job `retl_syncs` that send these entries' rows again: one per sync."""
+        """Requests for runs of job `retl_syncs` that send these entries' rows again: one per sync.
+
+        Those of syncs with partitions are one for each partition, of the sync's own job: a sensor has to target it.
+        """
         requests = []
-        for sync_id, options in self.service.replays(ids).items():
+        for sync_id, options in self.service.replays(ids):
             sync = self.service.find(sync_id)
             config = SyncRunConfig(replay=list(options.replay))
             requests.append(
@@ -87,6 +94,8 @@ class DeadLetterQueue(_ProjectResource):
                     run_config=run_config(sync, config),
                     asset_selection=[asset_key(sync)],
                     tags={**run_tags(sync), TRIGGER_TAG: REPLAY},
+                    partition_key=options.partition.key if options.partition else None,
+                    job_name=None if options.partition is None else job_name(sync),
                 )
             )
         return requests

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dagster as dg
 
 from dagster_retl.model.project import Project
-from dagster_retl.model.runs import Run
 from dagster_retl.model.sync import Sync
-from dagster_retl.orchestration.circuit import closing_time, open_circuit
+from dagster_retl.orchestration.circuit import left_alone
 from dagster_retl.orchestration.names import TRIGGER_TAG, ServiceFactory, asset_key, job_name, run_tags
 from dagster_retl.orchestration.partitions import requests
 
@@ -41,16 +40,11 @@ def sync_schedule(project: Project, sync: Sync, service_factory: ServiceFactory,
                 return dg.SkipReason(f"sync {sync.name!r} is disabled; `retl syncs enable {sync.slug}` starts it")
             if (running := service.running(sync)) is not None:
                 return dg.SkipReason(f"sync {sync.name!r} is still being run by {running}")
-            if (failed := open_circuit(service, sync, service.store.now())) is not None:
-                return dg.SkipReason(_is_open(sync, failed))
+            if (down := left_alone(service, sync)) is not None:
+                return dg.SkipReason(down)
         tags = {**run_tags(sync), TRIGGER_TAG: "schedule"}
         if sync.partitions is not None:
             return requests(sync, sync.partitions, context.scheduled_execution_time, tags)
         return dg.RunRequest(asset_selection=[asset_key(sync)], tags=tags)
 
     return tick
-
-
-def _is_open(sync: Sync, failed: Run) -> str:
-    until = closing_time(failed).strftime("%H:%M:%S")
-    return f"destination {sync.destination_id} is down, says {failed.id}; it is left alone until {until} UTC"

@@ -200,15 +200,19 @@ class SyncStep:
     def _with_replay(self, options: RunOptions) -> RunOptions:
         if not options.replay:
             return options
-        replays = self.service.replays(options.replay)
-        foreign = sorted(replays.keys() - {self.sync.id})
-        if foreign:
+        asked = self.service.replays(options.replay)
+        if {sync_id for sync_id, _ in asked} != {self.sync.id}:
             raise ConfigurationError(
                 f"some of the dead letters to replay are not of sync {self.sync.name!r}",
                 hint="Replay each sync's dead letters with a run of that sync.",
             )
-        asked = replays[self.sync.id]
-        return replace(options, replay=asked.replay, keys=asked.keys, partition=asked.partition)
+        if len(asked) > 1:
+            raise ConfigurationError(
+                f"the dead letters to replay are of several partitions of sync {self.sync.name!r}",
+                hint="Replay those of each partition with a run of that partition.",
+            )
+        [(_, found)] = asked
+        return replace(options, replay=found.replay, keys=found.keys, partition=found.partition)
 
     def _give_up_or_retry(self, error: RetlError, run: Run | None) -> NoReturn:
         """Raise what Dagster is to hear. Not the error itself: what lies behind it may hold secrets."""

@@ -3,18 +3,18 @@
 service = Service.open(Project.load("retl.yaml"))
 report = service.run("crm_accounts")
 
-Each module has the cases of one subject, and rests on those before it: opened, destinations, syncs, checks,
-dead_letters, rows, runs.
+Each module has the cases of one subject, and rests on those before it: opened, destinations, syncs, health, checks,
+dead_letters, rows, runs, replays.
 """
 
 from __future__ import annotations
 
 from dagster_retl.service.checks import Finding
-from dagster_retl.service.runs import RunCases
+from dagster_retl.service.replays import Replay, ReplayCases
 from dagster_retl.service.syncs import SyncView
 
-__all__ = ["Finding", "Service", "SyncView"]
+__all__ = ["Finding", "Replay", "Service", "SyncView"]
 
 
-class Service(RunCases):
+class Service(ReplayCases):
     """A project with its store and state. Opens both when first used; safe to share between threads."""

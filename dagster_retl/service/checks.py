@@ -9,7 +9,7 @@ from dagster_retl.connectors.base import AnyConnector
 from dagster_retl.errors import ConfigurationError, RetlError
 from dagster_retl.model.project import Destination, Warehouse
 from dagster_retl.model.sync import Sync, reads_asset
-from dagster_retl.service.syncs import SyncCases
+from dagster_retl.service.health import HealthCases
 from dagster_retl.sources.parameters import bind
 from dagster_retl.sources.query import asset_of, resolve_query
 
@@ -23,7 +23,7 @@ class Finding:
     error: RetlError | None = None
 
 
-class CheckCases(SyncCases):
+class CheckCases(HealthCases):
     """Checks: what can be said of a project before anything runs."""
 
     def check(self, destination_id: str | None = None, *, offline: bool = False) -> Iterator[Finding]:
@@ -53,11 +53,18 @@ class CheckCases(SyncCases):
         try:
             if offline:
                 self.connector(destination).close()
-                return Finding(subject, f"{destination.connector}: settings are complete")
+                return Finding(subject, f"{destination.connector}: settings are complete{self._known(destination)}")
             account = self.account(destination.id)
         except RetlError as error:
             return Finding(subject, error.message, error)
         return Finding(subject, f"{destination.connector}: reached {account.name}")
+
+    def _known(self, destination: Destination) -> str:
+        """What runs and checks last saw, where that was nothing good."""
+        outage = self.outages().get(destination.id)
+        if outage is None:
+            return ""
+        return f"; down since {outage.since:%Y-%m-%d %H:%M} UTC: {outage.code} {outage.reason}"
 
     def _check_sync(self, sync: Sync) -> Finding:
         subject = f"sync {sync.slug}"

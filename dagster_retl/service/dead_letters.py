@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from dagster_retl.engine.sealing import Sealer
@@ -59,53 +59,46 @@ class DeadLetterCases(CheckCases):
         """Close dead letters; returns the ids that were open. See `store.dead_letters` for what a resolution does."""
         return self.store.dead_letters.resolve(entry_ids, resolution, actor)
 
-    def by_partition(self, entry_ids: Sequence[str]) -> list[list[str]]:
-        """The entries in groups that `replays` takes: those of each sync and partition by themselves."""
-        groups: dict[tuple[str, str | None], list[str]] = {}
-        for entry in map(self.dead_letter, entry_ids):
-            groups.setdefault((entry.sync_id, entry.partition), []).append(entry.id)
-        return list(groups.values())
-
-    def replays(self, entry_ids: Sequence[str]) -> Mapping[str, RunOptions]:
-        """What to run to send these dead letters again: options by sync id.
+    def replays(self, entry_ids: Sequence[str]) -> list[tuple[str, RunOptions]]:
+        """What to run to send these dead letters again: sync ids and options, one for each sync and partition.
 
         A replay reads the rows from the warehouse by key and writes what is true now. Rows that
-        have no key of their own are found by an ordinary run. Those of one sync must be of one partition.
+        have no key of their own are found by an ordinary run. Raises as `by_partition` does.
+        """
+        return [
+            (sync_id, replace(replay_of(letters), partition=partition))
+            for (sync_id, partition), letters in self.by_partition(entry_ids).items()
+        ]
+
+    def by_partition(self, entry_ids: Sequence[str]) -> dict[tuple[str, Partition | None], list[DeadLetter]]:
+        """Open entries, by sync id and the partition whose rows they are.
+
+        Raises `NotFoundError`, and `ConfigurationError` for an entry that is resolved, or whose partition is no more.
         """
         entries = [self.dead_letter(entry_id) for entry_id in entry_ids]
         resolved = [entry.id for entry in entries if entry.resolved]
         if resolved:
             raise ConfigurationError(f"{', '.join(resolved)} cannot be replayed: it is resolved already")
-        grouped: dict[str, list[DeadLetter]] = {}
+        grouped: dict[tuple[str, Partition | None], list[DeadLetter]] = {}
         for entry in entries:
-            grouped.setdefault(entry.sync_id, []).append(entry)
-        return {
-            sync_id: replace(_replay(letters), partition=self._partition_of(letters))
-            for sync_id, letters in grouped.items()
-        }
+            grouped.setdefault((entry.sync_id, self._partition_of(entry)), []).append(entry)
+        return grouped
 
-    def _partition_of(self, letters: Sequence[DeadLetter]) -> Partition | None:
-        """The partition whose rows these are. Raises `ConfigurationError` for several, or one that is no more."""
-        sync = self.find(letters[0].sync_id)
+    def _partition_of(self, entry: DeadLetter) -> Partition | None:
+        sync = self.find(entry.sync_id)
         if sync.partitions is None:
             return None
-        found = {letter.partition: sync.partitions.at(letter.partition or "") for letter in letters}
-        if len(found) > 1:
-            names = sorted(partition.key if partition else str(kept) for kept, partition in found.items())
-            raise ConfigurationError(
-                f"these dead letters of sync {sync.name!r} are of several partitions: {', '.join(names)}",
-                hint="A run reads one partition: replay those of each by themselves.",
-            )
-        [(kept, partition)] = found.items()
+        partition = sync.partitions.at(entry.partition or "")
         if partition is None:
             raise ConfigurationError(
-                f"sync {sync.name!r} is parted differently than when {letters[0].id} failed (in {kept or 'none'})",
+                f"sync {sync.name!r} was parted differently when {entry.id} failed (in {entry.partition or 'none'})",
                 hint="Run the partition that its row is in now.",
             )
         return partition
 
 
-def _replay(letters: Sequence[DeadLetter]) -> RunOptions:
+def replay_of(letters: Sequence[DeadLetter]) -> RunOptions:
+    """The run that sends the rows of these entries of one sync again."""
     ids = tuple(letter.id for letter in letters)
     if all(letter.record_keys for letter in letters):
         return RunOptions(replay=ids, keys=tuple(letter.record_keys for letter in letters))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 from sqlalchemy import Connection
@@ -15,12 +16,18 @@ from dagster_retl.engine.phase import OnPhase
 from dagster_retl.engine.plan_record import planned_counters
 from dagster_retl.engine.run import Report, execute, preview
 from dagster_retl.engine.sync_run import SyncRun
-from dagster_retl.errors import ConflictError
+from dagster_retl.errors import CancelledError, ConflictError, LeaseHeldError
 from dagster_retl.model.redactor import Redactor
 from dagster_retl.model.rows import Counters
-from dagster_retl.model.runs import Run, RunOptions, RunStatus
+from dagster_retl.model.runs import REPLAY, Run, RunOptions, RunStatus
 from dagster_retl.model.sync import Sync
+from dagster_retl.service.dead_letters import replay_of
 from dagster_retl.service.rows import RowCases
+
+LAUNCHING = timedelta(seconds=60)
+"""A queued replay that no Dagster run has by then is launched by nobody but the sensor `retl_replays`."""
+
+NOTHING_LEFT = "nothing is left to send again: its dead letters were resolved before it began"
 
 
 class RunCases(RowCases):
@@ -34,33 +41,45 @@ class RunCases(RowCases):
     def queue_all(self, asked: Mapping[str, RunOptions], *, trigger: str, actor: str) -> list[Run]:
         """Register a run for each of these syncs (by id), or for none of them.
 
-        The dead letters that a run is to send again are marked as being replayed. Raises `NotFoundError`, and
-        `ConflictError` when a sync is disabled or a run of it is queued or under way.
+        Raises `NotFoundError`, and `ConflictError` when a sync is disabled or a run of it is queued or under
+        way. A replay that waits is in nobody's way: it is launched when the sync is free.
         """
         syncs = {sync_id: self.find(sync_id) for sync_id in asked}
         for sync in syncs.values():
-            if not self.is_enabled(sync):
-                raise ConflictError(f"sync {sync.name!r} is disabled", hint="Enable it first.", subject=sync.id)
+            self.require_enabled(sync)
         with self.store.begin() as conn:
             for sync_id in sorted(syncs):  # always in one order: nobody waits for one that waits for him
                 self._refuse_unless_idle(conn, syncs[sync_id])
             return [self._queue(conn, syncs[sync_id], asked[sync_id], trigger, actor) for sync_id in asked]
 
+    def require_enabled(self, sync: Sync) -> None:
+        """Raises `ConflictError` for a disabled sync."""
+        if not self.is_enabled(sync):
+            raise ConflictError(f"sync {sync.name!r} is disabled", hint="Enable it first.", subject=sync.id)
+
     def _refuse_unless_idle(self, conn: Connection, sync: Sync) -> None:
         self.store.leases.lock(conn, sync.id)
         self.catalog.require_live(conn, sync.id)
+        run = self._in_the_way(conn, sync)
+        if run is not None:
+            raise ConflictError(
+                f"sync {sync.name!r} has a run that is {run.status.value}: {run.id}",
+                hint="Wait for it, or cancel it.",
+                subject=run.id,
+            )
+
+    def _in_the_way(self, conn: Connection, sync: Sync) -> Run | None:
+        """The run of the sync that is running, or about to."""
+        launched_since = self.store.now(conn) - LAUNCHING
         for run in self.store.runs.unfinished(conn, sync.id):
-            if run.status is RunStatus.QUEUED or self.running(sync, conn) == run.id:
-                raise ConflictError(
-                    f"sync {sync.name!r} has a run that is {run.status.value}: {run.id}",
-                    hint="Wait for it, or cancel it.",
-                    subject=run.id,
-                )
+            if run.status is RunStatus.QUEUED and not self.store.replays.waits(run, launched_since):
+                return run
+            if run.status is RunStatus.RUNNING and self.running(sync, conn) == run.id:
+                return run
+        return None
 
     def _queue(self, conn: Connection, sync: Sync, options: RunOptions, trigger: str, actor: str) -> Run:
         run = self.store.runs.create(sync.id, sync.slug, self._effective(options), trigger=trigger, conn=conn)
-        if options.replay:
-            self.store.dead_letters.mark_replaying(conn, options.replay, run.id, actor)
         self.store.audit.add(conn, actor, "run.start", run.id, sync.slug)
         return run
 
@@ -89,6 +108,7 @@ class RunCases(RowCases):
         chosen = self._effective(options)
         run = self._registered(sync, chosen, run_id, trigger, dagster_run_id, dagster_step)
         try:
+            chosen = chosen if run_id is None else self._replayed(run, chosen)
             with self._prepared(sync, chosen, run.id, frame) as prepared:
                 tell = partial(self._tell, run.id, on_progress)
                 live = replace(prepared, stop=stop or threading.Event(), on_progress=tell, on_phase=on_phase)
@@ -139,6 +159,18 @@ class RunCases(RowCases):
             dagster_step=dagster_step,
         )
 
+    def _replayed(self, run: Run, options: RunOptions) -> RunOptions:
+        """What a queued replay is to send: the entries that are marked with it, now that nobody adds to it any more."""
+        if run.trigger != REPLAY or run.status is not RunStatus.QUEUED or options.dry_run:
+            return options
+        with self.store.begin() as conn:
+            letters = self.store.replays.entries(run.id, conn)
+            if not letters:
+                raise CancelledError(NOTHING_LEFT)
+            wanted = replace(replay_of(letters), partition=options.partition)
+            self.store.replays.set_options(conn, run.id, wanted)
+        return wanted
+
     def _dry_run(self, run: SyncRun) -> Report:
         plan = preview(run)
         counters = planned_counters(plan)
@@ -152,10 +184,11 @@ class RunCases(RowCases):
     def _close_unstarted(self, run_id: str, error: BaseException) -> None:
         """A run that never got its lease (or its connector, or its source) is closed here."""
         run = self.store.runs.get(run_id)
-        if run.status is not RunStatus.QUEUED:
+        if run.status is not RunStatus.QUEUED or self._waits_again(run, error):
             return
         ending = ending_of(error, Redactor(secrets_in(self._urls())))
         with self.store.begin() as conn:
+            self.store.dead_letters.clear_replaying(conn, run_id)
             self.store.runs.finish(
                 conn,
                 run_id,
@@ -165,6 +198,11 @@ class RunCases(RowCases):
                 error_message=ending.error_message,
                 guard=ending.guard,
             )
+
+    def _waits_again(self, run: Run, error: BaseException) -> bool:
+        """Whether it is a replay that a live run turned away: it is launched again once that has ended."""
+        turned_away = isinstance(error, LeaseHeldError) and bool(self.store.replays.entries(run.id))
+        return turned_away and self.store.replays.put_back(run.id)
 
     def _urls(self) -> list[object]:
         warehouses = self.project.warehouses.values()

@@ -267,6 +267,18 @@ notices = Table(
 )
 """What alerts have said, so that nothing is said twice: (kind, destination, code) and its state."""
 
+destination_health = Table(
+    "destination_health",
+    metadata,
+    Column("project", Text, primary_key=True),
+    Column("destination_id", Text, primary_key=True),
+    Column("error_code", Text),
+    Column("message", Text),
+    Column("since", Text, nullable=False),
+    Column("checked_at", Text, nullable=False),
+)
+"""What the last check of a destination found; `error_code` null: it answered. `since`: that is so."""
+
 audit = Table(
     "audit",
     metadata,

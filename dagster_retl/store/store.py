@@ -18,6 +18,7 @@ from dagster_retl.store.budgets import Budgets
 from dagster_retl.store.database import Database
 from dagster_retl.store.dead_letters import DeadLetters
 from dagster_retl.store.expiry import Expiry
+from dagster_retl.store.health import Health
 from dagster_retl.store.idempotency import IdempotencyKeys
 from dagster_retl.store.key_records import KeyRecords
 from dagster_retl.store.leases import Lease, Leases
@@ -27,6 +28,7 @@ from dagster_retl.store.migrate import ensure_schema, revision, store_uuid
 from dagster_retl.store.notices import Notices
 from dagster_retl.store.purging import Purging
 from dagster_retl.store.rearmed_keys import RearmedKeys
+from dagster_retl.store.replays import Replays
 from dagster_retl.store.row_history import RowHistory
 from dagster_retl.store.runs import Runs
 from dagster_retl.store.schema import acceptances, dead_letters, rearmed_keys, row_history, suspects
@@ -55,6 +57,7 @@ class Store:
         self.suspects = Suspects(database)
         self.acceptances = Acceptances(database)
         self.rearmed = RearmedKeys(database)
+        self.replays = Replays(database)
         self.snapshots = Snapshots(database)
         self.history = RowHistory(database)
         self.keys = KeyRecords(database)
@@ -66,6 +69,7 @@ class Store:
         self.idempotency = IdempotencyKeys(database)
         self.purging = Purging(database, self.audit)
         self.notices = Notices(database)
+        self.health = Health(database)
         self.budgets = Budgets(database)
         # Drivers complain about connections that nobody closed: whoever forgets close() has it done.
         self._finalizer = weakref.finalize(self, database.close)

@@ -175,13 +175,32 @@ def test_entries_are_replayed_by_one_run(pair: Pair) -> None:
     ids = letters(pair, sync_id, 5)
     body = {"entryIds": ids, "resolution": "fixed_upstream", "replay": True}
     answers = pair.at_once(8, lambda api, _: api.post("/dlq/resolve", json=body))
-    assert statuses(answers) == {200: 1, 409: 7}
-    [done] = [answer.json()["data"]["attributes"] for answer in answers if answer.status_code == 200]
-    assert sorted(done["resolved_ids"]) == sorted(ids)
+    assert statuses(answers) == {200: 8}
+    found = [answer.json()["data"]["attributes"] for answer in answers]
+    assert all(sorted(done["resolved_ids"]) == sorted(ids) for done in found)
+    [run_id] = {done["replay_run_id"] for done in found}
+    assert list(pair.dagster.launched.values()).count(run_id) == 1
     assert all(letter.replaying for letter in pair.service.store.dead_letters.list(sync_id, limit=200))
-    cancelled = pair.apis[1].post(f"/runs/{done['replay_run_id']}/cancel")
+    cancelled = pair.apis[1].post(f"/runs/{run_id}/cancel")
     assert cancelled.json()["data"]["attributes"]["status"] == "cancelled"
     assert not any(letter.replaying for letter in pair.service.store.dead_letters.list(sync_id, limit=200))
+
+
+def test_entries_of_one_sync_that_many_replay_are_all_taken(pair: Pair) -> None:
+    sync_id = pair.create("with many replays")
+    ids = letters(pair, sync_id, 16)
+
+    def ask(api: httpx.Client, number: int) -> httpx.Response:
+        body = {"entryIds": ids[2 * number : 2 * number + 3], "resolution": "fixed_upstream", "replay": True}
+        return api.post("/dlq/resolve", json=body)
+
+    assert statuses(pair.at_once(8, ask)) == {200: 8}
+    store = pair.service.store
+    runs = store.runs.list(sync_id)
+    marked = [letter.id for run in runs for letter in store.replays.entries(run.id)]
+    assert sorted(marked) == sorted(ids)
+    ours = [run.id for run in runs]
+    assert sum(each in ours for each in pair.dagster.launched.values()) == 1
 
 
 def test_deleting_and_running_do_not_cross(pair: Pair) -> None:

@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 from cli_shop import TOKEN, Shop
 
+from dagster_retl import Project, Service
+from dagster_retl.model.runs import RunStatus
+
 UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
@@ -76,6 +79,33 @@ def test_dead_letters_from_refusal_to_replay(shop: Shop) -> None:
     assert shop.document("dlq", "list") == []
     assert shop.document("dlq", "list", "--resolved")[0]["id"] == letter["id"]
     assert shop.document("dlq", "replay", "--sync", "people_service") == []
+
+
+def test_a_replay_waits_while_its_sync_is_running_and_goes_on_when_asked_again(shop: Shop) -> None:
+    shop.document("run", "people_service", code=3)
+    shop.warehouse("UPDATE people SET email = 'zoe@example.com' WHERE id = 2")
+    with Service.open(Project.load(shop.folder / "retl.yaml")) as service:
+        lease = service.store.leases.acquire(service.find("people_service").id, "retl_run_busy")
+        (waits,) = shop.document("dlq", "replay", "--all")
+        assert (waits["status"], waits["trigger"]) == ("queued", "replay")
+        shown = shop.call("dlq", "replay", "--all")
+        assert "queued" in shown.stdout
+        assert [run.id for run in service.runs(status=RunStatus.QUEUED)] == [waits["id"]]
+        service.store.leases.release(lease)
+    with closing(sqlite3.connect(shop.folder / ".retl" / "retl.db")) as store, store:
+        store.execute("UPDATE runs SET created_at = '2000-01-01T00:00:00.000000Z' WHERE id = ?", [waits["id"]])
+    (done,) = shop.document("dlq", "replay", "--all")
+    assert (done["id"], done["status"], done["rows_written"]) == (waits["id"], "succeeded", 1)
+    assert shop.document("dlq", "list") == []
+
+
+def test_a_replay_waits_while_dagster_cannot_be_reached(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.document("run", "people_service", code=3)
+    monkeypatch.setenv("RETL_DAGSTER_URL", "http://127.0.0.1:9")
+    result = shop.call("dlq", "replay", "--all", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)[0]["status"] == "queued"
+    assert "cannot be reached" in result.stderr
 
 
 def test_dead_letters_are_readable_without_json(shop: Shop) -> None:

@@ -172,6 +172,6 @@ class TestSize:
             assert all("refused as a whole: at most 2 rows" in letter.message for letter in letters.values())
             made.http.rules = Rules()
             made.settle()
-            for options in made.service.replays([letter.id for letter in letters.values()]).values():
+            for _, options in made.service.replays([letter.id for letter in letters.values()]):
                 made.service.run("things", options)
             assert arrived_once(made)

@@ -237,7 +237,7 @@ class TestWholeBatch:
             assert (made.run().run.counters.skipped, len(made.http.requests)) == (3, 1)
             made.http.rules = Rules(answers="index")
             made.settle()
-            for options in made.service.replays([letter.id for letter in made.letters().values()]).values():
+            for _, options in made.service.replays([letter.id for letter in made.letters().values()]):
                 made.service.run("things", options)
             assert converges(made)
             assert applications(made) == {"1": 1, "2": 1, "3": 1}

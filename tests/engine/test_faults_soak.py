@@ -147,7 +147,7 @@ class Soak:
         arrived = [letter.id for letter in held if str(letter.record_keys["id"]) in self.made.records]
         self.made.service.resolve(arrived, "arrived", actor="somebody")
         lost = [letter.id for letter in held if letter.id not in arrived]
-        for options in self.made.service.replays(lost).values() if lost else ():
+        for _, options in self.made.service.replays(lost) if lost else ():
             self.made.service.run("things", options)
 
     def bad_keys(self) -> set[str]:

@@ -176,7 +176,7 @@ def look_and_decide(made: World) -> None:
     if made.records:
         made.service.resolve(ids, "arrived", actor="somebody")
         return
-    for options in made.service.replays(ids).values():
+    for _, options in made.service.replays(ids):
         made.service.run("things", options)
 
 

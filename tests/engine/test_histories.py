@@ -373,7 +373,7 @@ class History:
             self.replay([letter])
 
     def replay(self, letters: Sequence[DeadLetter], troubles: Sequence[Fate] = ()) -> None:
-        for options in self.service.replays([letter.id for letter in letters]).values():
+        for _, options in self.service.replays([letter.id for letter in letters]):
             self.run(troubles, keys=options.keys, replay=options.replay)
 
     def _push(self, letter: DeadLetter, name: str) -> None:

@@ -100,7 +100,7 @@ def letters(made: World) -> dict[Any, DeadLetter]:
 
 
 def replay(made: World, letter: DeadLetter) -> Counters:
-    (options,) = made.service.replays([letter.id]).values()
+    [(_, options)] = made.service.replays([letter.id])
     return made.service.run("things", options).run.counters
 
 

@@ -248,7 +248,7 @@ def test_a_replay_writes_what_is_true_now(upsert: World) -> None:
     upsert.run()
     letters = {letter.record_keys["id"]: letter.id for letter in upsert.service.dead_letters()}
     upsert.put((1, "mended", 1))
-    (options,) = upsert.service.replays([letters[1]]).values()
+    [(_, options)] = upsert.service.replays([letters[1]])
     counters = upsert.service.run("things", options).run.counters
     assert (counters.read, counters.written) == (1, 1)
     assert upsert.names() == {"1": "mended"}
@@ -261,7 +261,7 @@ def test_a_replay_of_a_key_that_left_says_so_and_sends_nothing(upsert: World) ->
     (letter,) = upsert.service.dead_letters()
     upsert.sql("DELETE FROM t")
     requests = len(upsert.http.requests)
-    (options,) = upsert.service.replays([letter.id]).values()
+    [(_, options)] = upsert.service.replays([letter.id])
     upsert.service.run("things", options)
     assert len(upsert.http.requests) == requests
     assert upsert.service.dead_letter(letter.id).resolution == "source_row_missing"

@@ -644,7 +644,7 @@ def test_a_replay_reads_below_the_watermark(tmp_path: Path) -> None:
         put(made, (1, "bad", 10), (2, "b", 20))
         made.run()
         made.http.rules = Rules()
-        (options,) = made.service.replays([letters(made)[1].id]).values()
+        [(_, options)] = made.service.replays([letters(made)[1].id])
         assert made.service.run("things", options).run.counters.written == 1
         assert mark(made) == "20"
 

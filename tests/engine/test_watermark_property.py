@@ -139,7 +139,7 @@ class Story:
     def replay(self, which: int, trouble: list[Any]) -> None:
         found = [letter for letter in letters(self.made).values() if letter.record_keys]
         if found:
-            (options,) = self.made.service.replays([found[which % len(found)].id]).values()
+            [(_, options)] = self.made.service.replays([found[which % len(found)].id])
             self.run(trouble, keys=options.keys, replay=options.replay)
 
     def rest(self) -> None:

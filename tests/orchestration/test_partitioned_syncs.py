@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 import pytest
 from scene import QUIET, Scene
+from sqlalchemy import update
 
 from dagster_retl import Project, Service, build_definitions
 from dagster_retl.model.dagster_names import job_name
 from dagster_retl.model.runs import Run, RunOptions
 from dagster_retl.orchestration.launch import launch
 from dagster_retl.orchestration.partitions import RANGE_END, RANGE_START
+from dagster_retl.store.schema import runs as runs_table
 
 KEY = dg.AssetKey(["retl", "people"])
 TENANTS: Mapping[str, Any] = {
@@ -168,3 +171,35 @@ def test_a_run_from_the_command_line(scene: Scene, monkeypatch: pytest.MonkeyPat
         chosen = RunOptions(partition=service.partition("people", "2"))
     run = launch(project, "people", chosen)
     assert (run.status.value, run.partition, run.counters.written) == ("succeeded", "2", 3)
+
+
+def test_replays_that_wait_are_launched_for_their_partitions(scene: Scene, instance: dg.DagsterInstance) -> None:
+    scene.service.rules = replace(scene.service.rules, refuse=lambda record: "bad" if record["name"] == "bad" else None)
+    scene.sql("UPDATE people SET name = 'bad' WHERE id < 2")
+    project = scene.project(scene.sync(**TENANTS))
+    execute(project, instance, tags=span("0", "2"))
+    scene.sql("UPDATE people SET name = 'good' WHERE id < 2")
+    with Service(project) as service:
+        letters = [letter.id for letter in service.dead_letters("people")]
+        assert len(letters) == 2
+        replays = service.queue_replays(letters, actor="me")
+        assert sorted(replay.run.partition or "" for replay in replays) == ["0", "1"]
+        assert all(replay.mine for replay in replays)
+        assert service.queue_replays(letters, actor="me") == [replace(each, mine=False) for each in replays]
+        with service.store.begin() as conn:
+            conn.execute(update(runs_table).values(created_at="2026-01-01T00:00:00.000000Z"))
+    definitions = build_definitions(project)
+    context = dg.build_sensor_context(instance=instance, repository_def=definitions.get_repository_def())
+    sensor = next(each for each in definitions.sensors or [] if each.name == "retl_replays")
+    result = sensor.evaluate_tick(context)
+    requests = sorted(result.run_requests or [], key=lambda request: request.partition_key or "")
+    assert [request.partition_key for request in requests] == ["0", "1"]
+    assert {request.job_name for request in requests} == {job_name(project.syncs[0])}
+    for request in requests:
+        ran = definitions.resolve_job_def(str(request.job_name)).execute_in_process(
+            instance=instance, asset_selection=[KEY], partition_key=request.partition_key, tags=request.tags,
+            run_config={**request.run_config, "loggers": QUIET},
+        )  # fmt: skip
+        assert written(ran) == {request.partition_key: 1}
+    with Service(project) as service:
+        assert service.dead_letters("people") == []

@@ -102,8 +102,8 @@ def test_an_outage_of_long_ago_keeps_nobody_waiting(scene: Scene, instance: dg.D
     execute(broken, instance, slug="others")
     with Service.open(broken) as service:
         now = service.store.now()
-        assert open_circuit(service, broken.syncs[0], now + timedelta(minutes=4)) is not None
-        assert open_circuit(service, broken.syncs[0], now + timedelta(minutes=6)) is None
+        assert open_circuit(service.outages(), broken.syncs[0], now + timedelta(minutes=4)) is not None
+        assert open_circuit(service.outages(), broken.syncs[0], now + timedelta(minutes=6)) is None
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_replaying_a_held_entry_says_that_it_did_not_arrive(store: Store) -> Non
 def test_skipped_silences_this_version_until_the_row_changes(store: Store) -> None:
     fail(store, failure())
     assert store.dead_letters.resolve([only(store).id], "skipped", "ann") != []
-    assert silenced(store) == [{"key": "k", "fingerprint": "f1"}]
+    assert silenced(store) == [{"key": "k", "fingerprint": "f1", "partition": None}]
     assert accepted(store) == []
     fail(store, failure(fingerprint="f2"))
     assert silenced(store) == []

@@ -21,7 +21,7 @@ from dagster_retl.api.openapi import documented
 from dagster_retl.api.paging import LIMIT, MOST, decode, page
 from dagster_retl.api.problems import ApiError, Detail, invalid
 from dagster_retl.api.route import Route
-from dagster_retl.api.routes.runs import queue, start
+from dagster_retl.api.routes.runs import start
 from dagster_retl.api.visible import reachable_syncs, require_known_sync
 from dagster_retl.documents import rfc3339, stats_document
 from dagster_retl.errors import ConfigurationError, NotFoundError
@@ -112,7 +112,8 @@ def get_letter(key: Reader, held: Held, entry_id: str) -> Answer:
 def resolve(key: Writer, held: Held, body: Annotated[ResolveBody, Depends(resolve_body)]) -> Answer:
     """Marks entries resolved, all or none. With `replay`, their rows are sent again, as they are now (scope `run`).
 
-    Entries that are replayed stay open until their row is accepted.
+    Entries that are replayed stay open until their row is accepted. While their sync is running, the replay is
+    queued and begins once the sync is free.
     """
     letters = _letters(key, held, list(dict.fromkeys(body.entry_ids)))
     if body.replay:
@@ -128,15 +129,19 @@ def _replay(key: ApiKey, held: Shared, letters: Sequence[DeadLetter]) -> Answer:
     if Scope.RUN not in key.scopes:
         message = "`replay` starts runs: this key lacks the scope `run`"
         raise ApiError(403, message, [Detail("replay", "scope", message)])
-    asked = held.service.replays([letter.id for letter in letters])
     try:
-        runs = queue(held, dict(asked), "replay", actor_of(key))
+        replays = held.service.queue_replays([letter.id for letter in letters], actor=actor_of(key))
     except NotFoundError as error:
         raise ApiError(409, f"{error.message}: rows of a sync that is gone cannot be sent again") from None
     except ConfigurationError as error:
         raise ApiError(409, f"{error.message}. {error.hint}") from None
-    start(held, runs)
-    return _resolved(held, [letter.id for letter in letters], [run.id for run in runs])
+    start(held, [replay.run for replay in replays if replay.mine])
+    taken = {entry_id for replay in replays for entry_id in replay.entries}
+    return _resolved(
+        held,
+        [letter.id for letter in letters if letter.id in taken],
+        list(dict.fromkeys(replay.run.id for replay in replays)),
+    )
 
 
 def _resolved(held: Shared, ids: Sequence[str], run_ids: Sequence[str]) -> Answer:

@@ -12,6 +12,8 @@ from dagster_retl.model.project import AlertRule
 from dagster_retl.orchestration.alerting.troubles import Kind, Trouble
 
 _RECOVERED = "recovered"
+_TOLD_AS = {Kind.DESTINATION_DOWN: frozenset({Kind.DESTINATION_DOWN.value, Kind.RUN_FAILED.value})}
+"""The events of a rule that a kind of trouble is told under, where that is not its own alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Channel:
 
     def recovers(self, kind: Kind) -> bool:
         """Whether the end of such a trouble is told here: of those announced, or of all where none is."""
-        return any(_RECOVERED in rule.on and (kind.value in rule.on or len(rule.on) == 1) for rule in self.rules)
+        return any(_RECOVERED in rule.on and (_tells(rule, kind) or len(rule.on) == 1) for rule in self.rules)
 
     def follows(self, kind: Kind) -> bool:
         """Whether a trouble of this kind is any business of this channel."""
@@ -58,7 +60,7 @@ class Channel:
         return min(rule.repeat_after for rule in self.rules)
 
     def _rules_for(self, kind: Kind) -> list[AlertRule]:
-        return [rule for rule in self.rules if kind.value in rule.on]
+        return [rule for rule in self.rules if _tells(rule, kind)]
 
 
 def channels(rules: Sequence[AlertRule], salt: str) -> list[Channel]:
@@ -70,6 +72,10 @@ def channels(rules: Sequence[AlertRule], salt: str) -> list[Channel]:
             places.setdefault(url, f"alerts[{number}].notify[{position}]")
             named.setdefault(url, []).append(rule)
     return [Channel(_id(url, salt), f"{places[url]}{_scheme(url)}", url, tuple(named[url])) for url in named]
+
+
+def _tells(rule: AlertRule, kind: Kind) -> bool:
+    return not _TOLD_AS.get(kind, frozenset({kind.value})).isdisjoint(rule.on)
 
 
 def _reached(limit: int | None, entries: int) -> bool:

@@ -15,6 +15,7 @@ from dagster_retl.model.runs import DeadLetter, Guard, Run
 from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.alerting.memory import Said, State
 from dagster_retl.orchestration.alerting.troubles import Kind, Subject, Trouble
+from dagster_retl.service.health import Outage
 
 EXAMPLES = 5
 """Dead letters that a message shows."""
@@ -74,6 +75,8 @@ def troubled(
     """What is wrong. examples: dead letters to show. again: people heard of it before."""
     if trouble.subject.kind is Kind.DEAD_LETTERS:
         message = _dead_letters(trouble, destination, links, examples)
+    elif trouble.outage is not None:
+        message = _down(trouble, trouble.outage, destination, links)
     else:
         message = _failing(trouble, destination, links)
     return Message(f"Still: {message.title}" if again else message.title, message.body, message.tone)
@@ -100,6 +103,19 @@ def _failing(trouble: Trouble, destination: Destination, links: Links) -> Messag
         title = f"{who} into {destination.name} {'fails' if count == 1 else 'fail'}: {code}"
     actions = _guard_actions(trouble) if guard else _failure_actions(trouble, destination)
     return Message(title, _paragraphs([*_reasons(trouble, links), *actions]), Tone.FAILURE)
+
+
+def _down(trouble: Trouble, outage: Outage, destination: Destination, links: Links) -> Message:
+    slugs = [sync.slug for sync in trouble.syncs]
+    wait = "waits" if len(slugs) == 1 else "wait"
+    failed = [f"- {_run_line(slug, run, links)}" for slug, run in trouble.runs.items()]
+    body = [
+        _quote(f"{outage.code}: {outage.reason}"),
+        f"{_names(slugs)} {wait} until it answers, and then go on by schedule." if slugs else "",
+        "\n".join([*failed[:_SYNCS], *_more(len(failed) - _SYNCS, "failed runs")]),
+        f"To find out more: `retl check {destination.id}`.",
+    ]
+    return Message(f"{destination.name} is down", _paragraphs(body), Tone.FAILURE)
 
 
 def _reasons(trouble: Trouble, links: Links) -> Iterable[str]:
@@ -167,6 +183,8 @@ def _key(values: Mapping[str, object]) -> str:
 def _recovery_title(subject: Subject, said: Said, destination: Destination) -> str:
     if subject.kind is Kind.DEAD_LETTERS:
         return f"No dead letters are left for {destination.name}: {subject.code}"
+    if subject.kind is Kind.DESTINATION_DOWN:
+        return f"{destination.name} answers again"
     one = len(said.syncs) == 1
     who = said.syncs[0] if one else f"{len(said.syncs)} syncs"
     what = f"guard {subject.code!r}" if subject.kind is Kind.GUARD_TRIPPED else subject.code
@@ -176,6 +194,9 @@ def _recovery_title(subject: Subject, said: Said, destination: Destination) -> s
 def _how_it_ended(subject: Subject, said: Said) -> str:
     names, since, code = _names(said.syncs), _time(said.since), subject.code
     it = "It" if len(said.syncs) == 1 else "They"
+    if subject.kind is Kind.DESTINATION_DOWN:
+        syncs = f" The schedules of {names} go on; `retl run` waits for none." if said.syncs else ""
+        return f"It had been down since {since}.{syncs}"
     if subject.kind is Kind.DEAD_LETTERS:
         return f"All dead letters of {names} with `{code}` are resolved. The first was seen at {since}."
     if subject.kind is Kind.GUARD_TRIPPED:

@@ -73,7 +73,8 @@ class _Tick:
         self._said = self._memory.all()
         self._now = store.now()
         self._attempts = store.runs.last_attempts(sync.id for sync in self._project.syncs)
-        found = troubles(self._project, self._attempts, store.dead_letters.open_groups())
+        outages = service.outages(self._attempts.values()).values()
+        found = troubles(self._project, self._attempts, store.dead_letters.open_groups(), outages)
         self._present = {trouble.subject: trouble for trouble in found}
 
     def run(self, told: Sequence[Channel]) -> TickReport:
@@ -124,6 +125,8 @@ class _Tick:
 
     def _well(self, subject: Subject, said: Said) -> bool:
         """Whether the end of a trouble is good news: its syncs are still there, and fail for no other reason."""
+        if subject.kind is Kind.DESTINATION_DOWN:
+            return subject.destination_id in self._project.destinations
         syncs = [sync for sync in self._project.syncs if sync.slug in said.syncs]
         if not syncs or subject.destination_id not in self._project.destinations:
             return False

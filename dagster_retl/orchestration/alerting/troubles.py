@@ -11,6 +11,7 @@ from dagster_retl.errors import ErrorCode
 from dagster_retl.model.project import Project
 from dagster_retl.model.runs import Run, RunStatus
 from dagster_retl.model.sync import Sync
+from dagster_retl.service.health import Outage
 from dagster_retl.store.dead_letters import OpenGroup
 
 
@@ -18,6 +19,7 @@ class Kind(StrEnum):
     """What people can be told about, as `alerts.on` calls it."""
 
     RUN_FAILED = "run_failed"
+    DESTINATION_DOWN = "destination_down"
     GUARD_TRIPPED = "guard_tripped"
     DEAD_LETTERS = "dead_letters"
 
@@ -36,7 +38,8 @@ class Trouble:
     """A subject that is in trouble.
 
     syncs: in the project's order. since: of the first sign of it that the store still shows.
-    runs: the failed attempt of each sync, by slug. letters: the open dead letters of each, by slug.
+    runs: the failed attempt of each sync, by slug. letters: the open dead letters of each, by slug. outage: of a
+    destination that is down, whose syncs all wait.
     """
 
     subject: Subject
@@ -44,6 +47,7 @@ class Trouble:
     since: datetime
     runs: Mapping[str, Run]
     letters: Mapping[str, OpenGroup]
+    outage: Outage | None = None
 
     @property
     def entries(self) -> int:
@@ -56,13 +60,28 @@ class Trouble:
         return sum(group.rows for group in self.letters.values())
 
 
-def troubles(project: Project, attempts: Mapping[str, Run], groups: Iterable[OpenGroup]) -> list[Trouble]:
+def troubles(
+    project: Project, attempts: Mapping[str, Run], groups: Iterable[OpenGroup], outages: Iterable[Outage] = ()
+) -> list[Trouble]:
     """The troubles of a project's syncs, ordered by subject.
 
     attempts: the last attempt of each sync, by sync id. groups: of open dead letters; those of
-    other projects' syncs, which a store may hold too, are left out.
+    other projects' syncs, which a store may hold too, are left out. outages: of the project's destinations. A run
+    that failed because its destination was down is part of that, and of nothing once it answers again.
     """
-    return sorted([*_failing(project, attempts), *_dead_letters(project, groups)], key=lambda each: each.subject)
+    others = {sync_id: run for sync_id, run in attempts.items() if run.error_code != ErrorCode.DESTINATION_DOWN}
+    down = [_down(project, outage, attempts) for outage in outages]
+    found = [*_failing(project, others), *_dead_letters(project, groups), *down]
+    return sorted(found, key=lambda each: each.subject)
+
+
+def _down(project: Project, outage: Outage, attempts: Mapping[str, Run]) -> Trouble:
+    """One subject, whatever the reason says meanwhile."""
+    syncs = [sync for sync in project.syncs if sync.destination_id == outage.destination_id]
+    tried = {sync.slug: attempts[sync.id] for sync in syncs if sync.id in attempts}
+    failed = {slug: run for slug, run in tried.items() if run.error_code == ErrorCode.DESTINATION_DOWN}
+    subject = Subject(Kind.DESTINATION_DOWN, outage.destination_id, ErrorCode.DESTINATION_DOWN)
+    return Trouble(subject, syncs, outage.since, failed, {}, outage)
 
 
 def failing(attempts: Mapping[str, Run]) -> set[str]:
