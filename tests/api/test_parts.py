@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sqlite3
 import threading
 import time
@@ -24,7 +23,6 @@ from dagster_retl.api.limits import RateLimiter
 from dagster_retl.api.openapi import openapi_of
 from dagster_retl.api.problems import ApiError
 from dagster_retl.api.reloading import Reloader
-from dagster_retl.api.statistics import Statistics
 from dagster_retl.errors import DestinationError
 from dagster_retl.model.project import Project
 from dagster_retl.service import Service
@@ -199,25 +197,6 @@ def test_what_a_destination_said_is_good_until_it_answers_again(tmp_path: Path) 
         assert forgetful.statuses(["ops"]) == {"ops": "error"}
         for cache in caches:
             cache.close()
-
-
-def test_only_what_took_long_to_count_is_given_again(tmp_path: Path) -> None:
-    project = Project(base=tmp_path, warehouses={}, destinations={}, syncs=[])
-    everything = (None, None, None)
-    with Service(project) as service:
-        quick = Statistics(service, clock=lambda: 0.0)
-        assert quick.of(everything).computed_at < quick.of(everything).computed_at
-        ticks = itertools.count()
-        slow = Statistics(service, clock=lambda: float(next(ticks)))  # each look at the clock takes a second
-        first = slow.of(everything)
-        assert slow.of(everything) == first
-        assert slow.of(("another sync", None, None)) != first
-        slow.forget()
-        counted_anew = slow.of(everything)
-        assert counted_anew.computed_at > first.computed_at
-        for _ in range(12):
-            next(ticks)
-        assert slow.of(everything).computed_at > counted_anew.computed_at
 
 
 def test_the_document_describes_everything(tmp_path: Any) -> None:
