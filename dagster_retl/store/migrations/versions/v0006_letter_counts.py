@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 
 SPANS = {"all": 0, "month": 7, "day": 10, "minute": 16}
 """Of what is counted together, how much of `first_seen_at` is the same."""
