@@ -73,6 +73,7 @@ def questions(store: Store) -> list[Question]:
     middle = (_BEGIN + timedelta(seconds=20 * (ROWS // 2)), "retl_run_x")
     sync_id, recently = "retl_sync_7", _BEGIN + timedelta(seconds=20 * (ROWS - 20_000))
     some = frozenset(f"retl_sync_{number}" for number in range(10))
+    most = frozenset(f"retl_sync_{number}" for number in range(SYNCS - 1))
     runs, letters = store.runs, store.dead_letters
     return [
         ("runs", lambda _: runs.list()),
@@ -82,19 +83,31 @@ def questions(store: Store) -> list[Question]:
         ("runs that failed", lambda _: runs.list(None, RunStatus.FAILED)),
         ("runs that are queued (none)", lambda _: runs.list(None, RunStatus.QUEUED)),
         ("runs of ten syncs", lambda _: runs.list(among=some)),
+        ("runs of all syncs but one", lambda _: runs.list(among=most)),
         ("dead letters", lambda _: letters.list()),
         ("dead letters, page in the middle", lambda _: letters.list(before=middle)),
         ("dead letters of a sync", lambda _: letters.list(sync_id)),
         ("dead letters of a run", lambda _: letters.list(run_id="retl_run_42")),
         ("dead letters of a code", lambda _: letters.list(error_code="TIMEOUT")),
         ("dead letters of a sync and a code (none)", lambda _: letters.list(sync_id, error_code="CONFLICT")),
+        ("dead letters of a sync and a code", lambda _: letters.list("retl_sync_8", error_code="TIMEOUT")),
+        ("dead letters of a sync and a run", lambda _: letters.list(sync_id, run_id="retl_run_42")),
         ("resolved dead letters", lambda _: letters.list(resolved=True)),
         ("resolved dead letters of a code", lambda _: letters.list(resolved=True, error_code="TIMEOUT")),
         ("resolved dead letters of a sync", lambda _: letters.list(sync_id, resolved=True)),
         ("dead letters of ten syncs", lambda _: letters.list(among=some)),
+        ("dead letters of all syncs but one", lambda _: letters.list(among=most)),
+        ("dead letters of ten syncs, page in the middle", lambda _: letters.list(among=some, before=middle)),
+        ("resolved dead letters of ten syncs", lambda _: letters.list(among=some, resolved=True)),
+        ("dead letters of ten syncs and a code", lambda _: letters.list(among=some, error_code="TIMEOUT")),
         ("statistics of a sync", lambda _: letters.stats(sync_id)),
         ("statistics since a while", lambda _: letters.stats(since=recently)),
+        ("statistics since long ago", lambda _: letters.stats(since=_BEGIN + timedelta(days=40, seconds=5))),
+        ("statistics of a sync since long ago", lambda _: letters.stats(sync_id, since=_BEGIN + timedelta(days=40))),
+        ("statistics of ten syncs", lambda _: letters.stats(among=some)),
         ("statistics of all", lambda _: letters.stats()),
+        ("open dead letters by sync and reason", lambda _: letters.open_by_reason()),
+        ("runs by status", lambda _: runs.counts()),
     ]
 
 

@@ -25,7 +25,6 @@ from dagster_retl.api.openapi import openapi_of
 from dagster_retl.api.problems import add_handlers
 from dagster_retl.api.reloading import Reloader
 from dagster_retl.api.routes import destinations, dlq, health, runs, syncs
-from dagster_retl.api.statistics import Statistics
 from dagster_retl.model.ids import new_id
 from dagster_retl.model.project import Project
 from dagster_retl.service import Service
@@ -79,7 +78,6 @@ def _shared(project: Project, dagster_url: str, dagster_token: str | None, rate_
         discovery=DiscoveryCache(service),
         limiter=RateLimiter(rate_limit, max(1, round(2 * rate_limit))),
         metrics=Metrics(service),
-        statistics=Statistics(service),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -114,6 +114,34 @@ class SyncSummary(Shape):
     updated_at: datetime | None
 
 
+class DeadLetterCheckShape(Shape):
+    """When the open dead letters of a sync are worth a warning."""
+
+    open: int
+    """More open entries than this."""
+    age: str
+    """An entry that has been open for longer, such as `1d`."""
+
+
+class ChecksShape(Shape):
+    """Asset checks beyond the two that every sync has."""
+
+    dead_letters: DeadLetterCheckShape | None
+    unique_keys: bool
+    destination_contract: bool
+
+
+class PartitionsShape(Shape):
+    """How the query is parted."""
+
+    type: Literal["hourly", "daily", "weekly", "monthly", "static"]
+    start: date | None
+    end: date | None
+    timezone: str
+    keys: list[str]
+    backfill: Literal["single_run", "run_per_partition"]
+
+
 class SyncAttributes(SyncSummary):
     """Everything that a sync says."""
 
@@ -121,6 +149,9 @@ class SyncAttributes(SyncSummary):
     field_mappings: list[dict[str, Any]]
     change_detection: str | dict[str, Any]
     guards: dict[str, float]
+    checks: ChecksShape
+    partitions: PartitionsShape | None
+    after: list[str]
     max_attempts: int
     on_missing: str
     owners: list[str]

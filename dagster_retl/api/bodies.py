@@ -6,11 +6,12 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from dagster_retl.api.problems import ApiError, Detail
 from dagster_retl.model.mistakes import did_you_mean
@@ -22,7 +23,16 @@ MAX_BYTES = 1_000_000
 """Of a request's body."""
 
 _HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
-_INT64 = 2**63
+INT64 = 2**63
+"""Whole numbers are below this, and not below its negative."""
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""Of a whole number: JSON may write it as `5.0`."""
 
 
 class Body(BaseModel):
@@ -119,7 +129,7 @@ def is_text(value: str) -> bool:
 
 
 def _fits(value: float) -> bool:
-    return -_INT64 <= value < _INT64 if isinstance(value, int) else math.isfinite(value)
+    return -INT64 <= value < INT64 if isinstance(value, int) else math.isfinite(value)
 
 
 def _leaves(document: Any) -> Iterator[Any]:
@@ -147,6 +157,23 @@ def in_snake_case(data: Mapping[str, Any], known: Collection[str]) -> dict[str, 
             raise ApiError(422, message, [Detail(plain, "contradiction", message)])
         found[plain] = value
     return found
+
+
+def parts_in_snake_case(data: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """The same for the objects in it that are parts of the model, such as `checks`."""
+    found = dict(data)
+    for name, field in model.model_fields.items():
+        part = next(_models(field.annotation), None)
+        if part is not None and isinstance(found.get(name), dict):
+            found[name] = parts_in_snake_case(in_snake_case(found[name], part.model_fields), part)
+    return found
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The annotation, or what is among its alternatives."""
+    for each in (annotation, *(get_args(annotation) if isinstance(annotation, UnionType) else ())):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            yield each
 
 
 async def read_body(request: Request, model: type[M], *, optional: bool = False) -> M:

@@ -11,7 +11,6 @@ from dagster_retl.api.launching import Launcher
 from dagster_retl.api.limits import RateLimiter
 from dagster_retl.api.metrics import Metrics
 from dagster_retl.api.reloading import Reloader
-from dagster_retl.api.statistics import Statistics
 from dagster_retl.service import Service
 from dagster_retl.webserver import Webserver
 
@@ -27,7 +26,6 @@ class Shared:
     discovery: DiscoveryCache
     limiter: RateLimiter
     metrics: Metrics
-    statistics: Statistics
 
 
 def shared(request: Request) -> Shared:

@@ -19,7 +19,7 @@ SYNC = "reverse_etl_sync"
 RUN = "reverse_etl_run"
 LETTER = "reverse_etl_dlq_entry"
 
-_OWN_COLUMNS = {"project", "partitions", "renamed_from", "adopt", "field_mappings", "schedule", "enabled"}
+_OWN_COLUMNS = {"project", "renamed_from", "adopt", "field_mappings", "schedule", "enabled"}
 _SUMMARY = ("name", "slug", "description", "warehouse", "destination_id", "object_name", "sync_mode")
 
 

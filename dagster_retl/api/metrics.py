@@ -67,8 +67,8 @@ class _StoreCollector(Collector):
         names = {sync.id: sync.slug for sync in self._service.definitions()}
         labels = ["sync", "error_code"]
         family = GaugeMetricFamily("retl_dead_letters_open", "Open dead letters.", labels=labels)
-        for group in self._service.store.dead_letters.open_groups():
-            family.add_metric([names.get(group.sync_id, group.sync_id), group.error_code], group.entries)
+        for (sync_id, code), count in self._service.store.dead_letters.open_by_reason().items():
+            family.add_metric([names.get(sync_id, sync_id), code], count)
         return family
 
     def _syncs(self) -> Metric:

@@ -114,7 +114,10 @@ def _body_models() -> dict[str, type[BaseModel]]:
 
 
 def _body_schemas() -> dict[str, Any]:
-    schemas = {name: model.model_json_schema(ref_template=_REF + "{model}") for name, model in _body_models().items()}
+    schemas: dict[str, Any] = {}
+    for name, model in _body_models().items():
+        schemas[name] = model.model_json_schema(ref_template=_REF + "{model}")
+        schemas |= schemas[name].pop("$defs", {})
     schemas["RunBody"]["oneOf"] = [
         {"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in ("sync_id", "sync_ids")
     ]

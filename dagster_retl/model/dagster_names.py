@@ -30,6 +30,9 @@ PROJECT_TAG = "retl/project"
 PARTITION_TAG = "dagster/partition"
 """Run tag of Dagster: the partition that a run is for."""
 
+SYNC_ID = "retl/sync_id"
+"""Metadata of the asset: the id of its sync."""
+
 TRIGGER_TAG = "retl/trigger"
 """Run tag: who asked for the run (cli, api, replay, …)."""
 
@@ -40,6 +43,11 @@ RUN_TAG = "retl/run"
 def asset_path(sync: Sync) -> list[str]:
     """The parts of the sync's asset key, `retl/<slug>`."""
     return [KEY_PREFIX, sync.slug]
+
+
+def job_of_one(sync: Sync) -> str:
+    """The job of a sync that is a component of its own."""
+    return f"retl_{sync.slug}"
 
 
 def run_tags(sync: Sync) -> dict[str, str]:

@@ -18,7 +18,7 @@ _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 DURATION_PATTERN = r"^(?=\d)(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?$"
 SIZE_PATTERN = r"^\d+(\.\d+)?\s*[KMGTkmgt]?i?[Bb]$"
-SHARE_PATTERN = r"^\s*\d+(\.\d+)?\s*%\s*$"
+SHARE_PATTERN = r"^\s*0*(100(\.0+)?|\d{1,2}(\.\d+)?)\s*%\s*$"
 
 
 def parse_share(value: object) -> object:
@@ -106,9 +106,14 @@ def _text_or(pattern: str, example: str, *others: dict[str, Any]) -> WithJsonSch
     return WithJsonSchema({"anyOf": [text, *others]} if others else text)
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), _text_or(DURATION_PATTERN, "24h")]
+_AS_WRITTEN = PlainSerializer(format_duration, return_type=str, when_used="json")
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), _AS_WRITTEN, _text_or(DURATION_PATTERN, "24h")]
 DurationOrZero = Annotated[
-    timedelta, BeforeValidator(parse_duration_or_zero), _text_or(DURATION_PATTERN, "14d", {"const": 0})
+    timedelta,
+    BeforeValidator(parse_duration_or_zero),
+    _AS_WRITTEN,
+    _text_or(DURATION_PATTERN, "14d", {"const": 0}),
 ]
 Share = Annotated[
     float,

@@ -19,6 +19,7 @@ from dagster_retl.model.runs import AccountChange, Guard, Run, RunOptions, RunSt
 from dagster_retl.store.clock import from_text, maybe_time, to_text
 from dagster_retl.store.database import Database
 from dagster_retl.store.schema import runs
+from dagster_retl.store.sql import of_syncs
 
 _OVERLAPPING = 10  # newest runs among which the one that ended last is looked for: they may wait for one another
 _UNFINISHED = [status.value for status in RunStatus if not status.ended]
@@ -127,14 +128,13 @@ class Runs:
         query = select(runs).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
         if sync_id is not None:
             query = query.where(runs.c.sync_id == sync_id)
-        if among is not None:
-            query = query.where(runs.c.sync_id.in_(sorted(among)))
         if status is not None:
             query = query.where(runs.c.status == status.value)
         if before is not None:
             query = query.where(tuple_(runs.c.created_at, runs.c.id) < (to_text(before[0]), before[1]))
         with self._db.read() as conn:
-            return [run_of(row) for row in conn.execute(query)]
+            page = query if among is None else of_syncs(conn, query, runs, among)
+            return [run_of(row) for row in conn.execute(page)]
 
     def last_attempts(self, sync_ids: Iterable[str]) -> dict[str, Run]:
         """Of each sync that was ever tried: the attempt that ended last.

@@ -186,14 +186,32 @@ dead_letters = Table(
     Index("dead_letters_by_run", "run_id", "first_seen_at", "id"),
     Index("dead_letters_open_by_code", "error_code", "first_seen_at", "id", **where(_OPEN)),
     Index("dead_letters_resolved_by_code", "error_code", "first_seen_at", "id", **where(_RESOLVED)),
+    Index("dead_letters_open_by_sync_and_code", "sync_id", "error_code", "first_seen_at", "id", **where(_OPEN)),
+    Index("dead_letters_resolved_by_sync_and_code", "sync_id", "error_code", "first_seen_at", "id", **where(_RESOLVED)),
     Index("dead_letters_resolved", "silenced", **where(_RESOLVED)),
     Index("dead_letters_by_key", "sync_id", "epoch", "key", "first_seen_at"),
     Index("dead_letters_replaying", "replay_run_id", **where("replay_run_id IS NOT NULL")),
 )
 """`key`: the row's identity, or `code:<CODE>` for rows without one (then `record_keys` is `{}`).
 `rejections` counts refusals of `fingerprint` alone, for parking. `silenced`: this version is not
-sent until it changes. `payload`: what was sent, encrypted, where payloads are kept. The index of all resolved ones
-is as small as it can be: they are counted."""
+sent until it changes. `payload`: what was sent, encrypted, where payloads are kept. `dead_letters_resolved` is for
+older versions of this code, which count it."""
+
+letter_counts = Table(
+    "letter_counts",
+    metadata,
+    Column("span", Text, primary_key=True),
+    Column("begins", Text, primary_key=True),
+    Column("sync_id", Text, primary_key=True),
+    Column("error_code", Text, primary_key=True),
+    Column("part", BigInteger, primary_key=True, autoincrement=False),
+    Column("open", BigInteger, nullable=False),
+    Column("resolved", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""How many dead letters there are, by the `span` (all, month, day, minute) of `first_seen_at`; written by triggers of
+`dead_letters` alone. Counts are sums over `part`: on Postgres the number of the transaction that wrote the row, on
+SQLite 0."""
 
 rearmed_keys = Table(
     "rearmed_keys",

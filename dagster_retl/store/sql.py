@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
+import orjson
 import pyarrow as pa
-from sqlalchemy import Connection, Select, Table
+from sqlalchemy import Connection, Select, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 T = TypeVar("T")
@@ -26,6 +27,19 @@ def chunks(values: Iterable[T], size: int = _CHUNK) -> Iterator[list[T]]:
     iterator = iter(values)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def of_syncs(conn: Connection, page: Select[Any], table: Table, sync_ids: Collection[str]) -> Select[Any]:
+    """The page of a list, with what belongs to these syncs only.
+
+    SQLite would sort all that they have: it is told to take a page of each. Postgres finds that by itself.
+    """
+    if conn.dialect.name != "sqlite":
+        return page.where(table.c.sync_id.in_(sorted(sync_ids)))
+    each = func.json_each(orjson.dumps(sorted(sync_ids)).decode()).table_valued("value")
+    of_one = page.with_only_columns(table.c.id).where(table.c.sync_id == each.c.value).correlate(each)
+    found = table.alias()
+    return page.where(table.c.id.in_(select(found.c.id).join_from(each, found, found.c.id.in_(of_one)).correlate(None)))
 
 
 def arrow_table(conn: Connection, query: Select[Any], schema: pa.Schema) -> pa.Table:

@@ -49,7 +49,7 @@ class FakeDagster(LoopbackServer):
             return {"repositoriesOrError": {"nodes": [node]}, "workspaceOrError": {"locationEntries": []}}
         if "scheduleOrError" in query:
             return {"scheduleOrError": {"scheduleState": {"status": "RUNNING"}}}
-        return {"assetNodeOrError": {"repository": _WHERE}}
+        return {"assetNodeOrError": {"repository": _WHERE, "jobNames": ["retl_syncs"], "metadataEntries": []}}
 
     def _launch(self, params: dict[str, Any]) -> str:
         [op] = params["runConfigData"]["ops"].values()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sqlite3
 import threading
 import time
@@ -24,13 +23,14 @@ from dagster_retl.api.limits import RateLimiter
 from dagster_retl.api.openapi import openapi_of
 from dagster_retl.api.problems import ApiError
 from dagster_retl.api.reloading import Reloader
-from dagster_retl.api.statistics import Statistics
 from dagster_retl.errors import DestinationError
 from dagster_retl.model.project import Project
+from dagster_retl.model.sync import FieldMapping, Sync
 from dagster_retl.service import Service
 from dagster_retl.testing import LoopbackServer
 from dagster_retl.testing.server import Received, Reply
-from dagster_retl.webserver import Webserver
+from dagster_retl.webserver import Holder, Webserver
+from dagster_retl.webserver.holder import best_job, find_holder
 
 
 class Clock:
@@ -166,6 +166,69 @@ def test_only_the_projects_location_is_reloaded_or_else_those_that_failed() -> N
             ] == names
 
 
+def test_jobs_of_one_sync_say_whose_location_it_is_where_nothing_reads_the_list() -> None:
+    single = {"location": {"name": "single"}, "jobs": [{"name": "retl_a", "tags": OURS["jobs"][0]["tags"]}]}
+    for found, name in ((locations(single, OURS), "ours"), (locations(FOREIGN, single), "single")):
+        answers = {"reloadRepositoryLocation": {"reloadRepositoryLocation": LOADED}, "repositoriesOrError": found}
+        calls: list[str] = []
+        with graphql(answers, calls) as server, Webserver(server.url) as webserver:
+            assert Reloader(webserver, "p").reload()
+            assert calls == ["repositoriesOrError", "reloadRepositoryLocation"]
+            assert f'"{name}"' in server.requests[-1].body.decode()
+
+
+SYNC = Sync(
+    project="p",
+    name="a",
+    source_query="SELECT 1 AS id",
+    destination_id="d",
+    object_name="o",
+    field_mappings=(FieldMapping(source="id", destination="id", key=True),),
+)
+
+
+@pytest.mark.parametrize(
+    ("names", "job"),
+    [
+        (["__ASSET_JOB", "nightly", "retl_syncs"], "retl_syncs"),
+        (["__ASSET_JOB", "retl_a", "a_first"], "retl_a"),
+        (["nightly", "retl_syncs_daily", "__ASSET_JOB"], "retl_syncs_daily"),
+        (["nightly", "__ASSET_JOB"], "__ASSET_JOB"),
+        (["nightly"], "nightly"),
+    ],
+)
+def test_of_the_jobs_of_an_asset_ours_is_launched(names: list[str], job: str) -> None:
+    assert best_job(names, SYNC) == best_job(names[::-1], SYNC) == job
+
+
+def test_an_asset_says_which_sync_it_is_of() -> None:
+    def asset(sync_id: str | None) -> dict[str, Any]:
+        entries = [{"label": "dagster/uri", "text": "x"}, {"label": "retl/sync_id", "text": sync_id}]
+        where = {"name": "r", "location": {"name": "first"}}
+        said = entries if sync_id else entries[:1]
+        return {"assetNodeOrError": {"jobNames": ["retl_a"], "repository": where, "metadataEntries": said}}
+
+    mine = {"name": "r", **OURS, "jobs": [*OURS["jobs"], {"name": "other", "tags": []}]}
+    repositories = {"repositoriesOrError": {"nodes": [{"name": "r", **FOREIGN}, mine]}}
+
+    def holder(node: Any, in_job: Any) -> Holder | None:
+        answers = {"assetNodeOrError": node, "repositoriesOrError": repositories, "assetNodes(": {"assetNodes": in_job}}
+
+        def ask(query: str, **variables: Any) -> dict[str, Any]:
+            asked.append(variables)
+            return next(answer for word, answer in answers.items() if word in query)
+
+        return find_holder(ask, SYNC)
+
+    asked: list[dict[str, Any]] = []
+    held = [{"jobNames": ["__ASSET_JOB", "retl_syncs"]}]
+    assert holder(asset(SYNC.id), []) == holder(asset(None), []) == Holder("first", "r", "retl_a")
+    assert holder(asset("retl_sync_x"), held) == Holder("ours", "r", "retl_syncs")
+    assert asked[-1]["job"] == {"repositoryName": "r", "repositoryLocationName": "ours", "pipelineName": "retl_syncs"}
+    assert holder(asset("retl_sync_x"), []) is None
+    assert holder({"assetNodeOrError": {}}, held) is None
+
+
 def test_a_location_that_does_not_load_leaves_definitions_stale() -> None:
     broken = {"locationOrLoadError": {"__typename": "PythonError", "message": "boom\nat line 1"}}
     answers = {
@@ -199,25 +262,6 @@ def test_what_a_destination_said_is_good_until_it_answers_again(tmp_path: Path) 
         assert forgetful.statuses(["ops"]) == {"ops": "error"}
         for cache in caches:
             cache.close()
-
-
-def test_only_what_took_long_to_count_is_given_again(tmp_path: Path) -> None:
-    project = Project(base=tmp_path, warehouses={}, destinations={}, syncs=[])
-    everything = (None, None, None)
-    with Service(project) as service:
-        quick = Statistics(service, clock=lambda: 0.0)
-        assert quick.of(everything).computed_at < quick.of(everything).computed_at
-        ticks = itertools.count()
-        slow = Statistics(service, clock=lambda: float(next(ticks)))  # each look at the clock takes a second
-        first = slow.of(everything)
-        assert slow.of(everything) == first
-        assert slow.of(("another sync", None, None)) != first
-        slow.forget()
-        counted_anew = slow.of(everything)
-        assert counted_anew.computed_at > first.computed_at
-        for _ in range(12):
-            next(ticks)
-        assert slow.of(everything).computed_at > counted_anew.computed_at
 
 
 def test_the_document_describes_everything(tmp_path: Any) -> None:

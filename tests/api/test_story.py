@@ -42,9 +42,28 @@ def sync_id(api: httpx.Client) -> str:
 
 
 @pytest.fixture(scope="module")
-def delivered(api: httpx.Client, sync_id: str) -> Any:
-    """The example after its first run."""
-    return run(api, sync_id)
+def first_run(api: httpx.Client, sync_id: str) -> Any:
+    """What starting the example's first run answered."""
+    started = api.post("/sync/run", json={"syncId": sync_id, "fullRefresh": False})
+    assert started.status_code == 202, started.text
+    return started.json()["data"]
+
+
+@pytest.fixture(scope="module")
+def delivered(api: httpx.Client, first_run: Any) -> Any:
+    """The example's first run, at its end."""
+    return ended(api, first_run["id"])
+
+
+@pytest.fixture(scope="module")
+def both(api: httpx.Client, sync_id: str, delivered: Any) -> Any:
+    """The runs of the example and of the file's sync that one request started, at their end."""
+    other = api.get("/syncs").json()["data"][-1]["id"]
+    started = api.post("/sync/run", json={"syncIds": [sync_id, other], "fullRefresh": True})
+    assert started.status_code == 202, started.text
+    runs = started.json()["data"]
+    assert [each["attributes"]["sync_id"] for each in runs] == [sync_id, other]
+    return [ended(api, each["id"]) for each in runs]
 
 
 def attributes(response: httpx.Response, status: int = 200) -> Any:
@@ -109,15 +128,12 @@ def test_list_syncs(api: httpx.Client, sync_id: str) -> None:
 
 
 def test_a_run_goes_from_queued_to_succeeded_with_its_rows_counted(
-    api: httpx.Client, stack: Stack, sync_id: str
+    stack: Stack, sync_id: str, first_run: Any, delivered: Any
 ) -> None:
-    started = api.post("/sync/run", json={"syncId": sync_id, "fullRefresh": False})
-    assert started.status_code == 202, started.text
-    data = started.json()["data"]
-    assert (data["type"], data["attributes"]["status"]) == ("reverse_etl_run", "queued")
-    assert (data["attributes"]["sync_id"], data["attributes"]["full_refresh"]) == (sync_id, False)
-    assert data["id"].startswith(RUN_PREFIX)
-    done = ended(api, data["id"])
+    assert (first_run["type"], first_run["attributes"]["status"]) == ("reverse_etl_run", "queued")
+    assert (first_run["attributes"]["sync_id"], first_run["attributes"]["full_refresh"]) == (sync_id, False)
+    assert first_run["id"].startswith(RUN_PREFIX)
+    done = delivered
     assert (done["status"], done["rows_read"], done["rows_written"], done["rows_failed"]) == ("succeeded", 3, 2, 1)
     assert (done["trigger"], done["error"]) == ("api", None)
     assert is_time(done["started_at"])
@@ -141,14 +157,8 @@ def test_list_sync_runs(api: httpx.Client, sync_id: str, delivered: Any) -> None
     assert api.get("/runs", params={"status": "failed"}).json()["data"] == []
 
 
-def test_several_syncs_run_with_one_request(api: httpx.Client, sync_id: str) -> None:
-    other = api.get("/syncs").json()["data"][-1]["id"]
-    started = api.post("/sync/run", json={"syncIds": [sync_id, other], "fullRefresh": True})
-    assert started.status_code == 202, started.text
-    runs = started.json()["data"]
-    assert [each["attributes"]["sync_id"] for each in runs] == [sync_id, other]
-    for each in runs:
-        done = ended(api, each["id"])
+def test_several_syncs_run_with_one_request(both: Any) -> None:
+    for done in both:
         assert (done["status"], done["full_refresh"], done["rows_read"]) == ("succeeded", True, 3)
 
 
@@ -332,9 +342,9 @@ def test_both_base_paths_are_the_same(stack: Stack, api: httpx.Client, sync_id: 
             assert versioned.get(path).json() == api.get(path).json()
 
 
-def test_syncs_of_the_file_run_and_toggle_but_do_not_change(stack: Stack, api: httpx.Client) -> None:
+def test_syncs_of_the_file_run_and_toggle_but_do_not_change(stack: Stack, api: httpx.Client, both: Any) -> None:
     [own] = [each for each in api.get("/syncs").json()["data"] if each["attributes"]["owner"] == "file"]
-    assert run(api, own["id"])["status"] == "succeeded"
+    assert (both[1]["sync_id"], both[1]["status"]) == (own["id"], "succeeded")
     for response in (api.put(f"/syncs/{own['id']}", json={"description": "x"}), api.delete(f"/syncs/{own['id']}")):
         assert response.status_code == 409
         assert str(stack.desk.path) in response.json()["error"]["message"]

@@ -37,7 +37,6 @@ def process(desk: Desk, dagster: FakeDagster) -> Iterator[str]:
     command = [sys.executable, "-m", "dagster_retl.api", "--port", str(port), "--rate-limit", "10000"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as running:
         try:
-            eventually("the API", lambda: running.poll() is not None or _ready(port))
             yield f"http://127.0.0.1:{port}"
         finally:
             running.terminate()
@@ -45,9 +44,9 @@ def process(desk: Desk, dagster: FakeDagster) -> Iterator[str]:
         assert "Traceback" not in errors, errors
 
 
-def _ready(port: int) -> bool:
+def _ready(address: str) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        return httpx.get(f"{address}/readyz").status_code == 200
     except httpx.TransportError:
         return False
 
@@ -83,6 +82,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, _postgres_server: Any) -> Ite
         service = stack.enter_context(Service.open(desk.project()))
         key = desk.key()
         addresses = [stack.enter_context(process(desk, dagster)) for _ in range(2)]
+        eventually("both APIs", lambda: all(map(_ready, addresses)))
         yield Pair(service, dagster, [stack.enter_context(client(address, key)) for address in addresses])
 
 

@@ -95,7 +95,8 @@ def stats(key: Reader, held: Held, sync_id: str | None = None, since: Since = No
     """How many entries are open and resolved, and why the open ones failed. `since` looks at `first_seen_at`."""
     moment = None if since is None else _moment(since)
     require_known_sync(key, held.service, sync_id)
-    found = held.statistics.of((sync_id, moment, reachable_syncs(key, held.service)))
+    among = reachable_syncs(key, held.service)
+    found = held.service.store.dead_letters.stats(sync_id, moment, among=among)
     return one("reverse_etl_dlq_stats", None, stats_document(found))
 
 
@@ -145,7 +146,6 @@ def _replay(key: ApiKey, held: Shared, letters: Sequence[DeadLetter]) -> Answer:
 
 
 def _resolved(held: Shared, ids: Sequence[str], run_ids: Sequence[str]) -> Answer:
-    held.statistics.forget()
     attributes = {
         "resolved_ids": list(ids),
         "replay_run_id": run_ids[0] if run_ids else None,

@@ -32,7 +32,9 @@ class RunBody(Body):
     """Which syncs to run: one (`sync_id`) or several (`sync_ids`)."""
 
     sync_id: str | None = None
-    sync_ids: list[str] | None = Field(None, min_length=1, max_length=100)
+    sync_ids: Annotated[list[str], Field(json_schema_extra={"uniqueItems": True})] | None = Field(
+        None, min_length=1, max_length=100
+    )
     full_refresh: bool = False
     dry_run: bool = False
     overrides: list[Annotated[Guard, Strict(strict=False)]] = Field(default_factory=list)

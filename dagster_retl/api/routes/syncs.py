@@ -12,7 +12,7 @@ from pydantic import Field
 from dagster_retl.api import examples, schemas
 from dagster_retl.api.answers import Answer, Document, one
 from dagster_retl.api.auth import Reader, Runner, Writer, actor_of, require_destination
-from dagster_retl.api.bodies import Body, in_snake_case, read_body, read_object
+from dagster_retl.api.bodies import INT64, WHOLE, Body, in_snake_case, parts_in_snake_case, read_body, read_object
 from dagster_retl.api.context import Shared, shared
 from dagster_retl.api.documents import (
     SYNC,
@@ -55,12 +55,12 @@ class PlanBody(Body):
     """What is special about the run that is planned."""
 
     full_refresh: bool = False
-    limit: int | None = Field(None, ge=1)
+    limit: Annotated[int, Field(ge=1, lt=INT64), WHOLE] | None = None
 
 
 async def sync_data(request: Request) -> dict[str, Any]:
     """The body as plain data of a sync, names in snake_case."""
-    data = in_snake_case(await read_object(request), _KNOWN)
+    data = parts_in_snake_case(in_snake_case(await read_object(request), _KNOWN), Sync)
     mappings = data.get("field_mappings")
     if isinstance(mappings, list):
         data["field_mappings"] = [_tidy_mapping(each) for each in mappings]

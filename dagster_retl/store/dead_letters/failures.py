@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, case, or_, text, update
 
 from dagster_retl.errors import ErrorCode
 from dagster_retl.model.ids import DEAD_LETTER_PREFIX, new_id
@@ -134,12 +134,6 @@ class Failures:
         closing = {"resolved_at": to_text(self._db.now(conn)), "resolution": CONFIG_CHANGED, "replay_run_id": None}
         others = and_(_C.sync_id == sync_id, _C.epoch != epoch, _C.resolved_at.is_(None))
         return conn.execute(update(dead_letters).where(others).values(closing)).rowcount
-
-    def count_open(self, sync_id: str, conn: Connection | None = None) -> int:
-        """The open entries of a sync."""
-        query = select(func.count()).where(_C.sync_id == sync_id, _C.resolved_at.is_(None))
-        with self._db.reading(conn) as reader:
-            return reader.scalar(query) or 0
 
 
 def keyless_key(code: ErrorCode, partition: str | None = None) -> str:

@@ -11,11 +11,11 @@ import orjson
 from sqlalchemy import ColumnElement, func, select, tuple_
 
 from dagster_retl.errors import ErrorCode, NotFoundError
-from dagster_retl.model.runs import DeadLetter, DeadLetterStats
+from dagster_retl.model.runs import DeadLetter
 from dagster_retl.store.clock import from_text, maybe_time, to_text
 from dagster_retl.store.database import Database
 from dagster_retl.store.schema import dead_letters
-from dagster_retl.store.sql import chunks
+from dagster_retl.store.sql import chunks, of_syncs
 
 Cursor = tuple[datetime, str]
 """(`first_seen_at`, `id`) of the last entry of a page."""
@@ -105,36 +105,6 @@ class Listing:
                 found += [dead_letter_of(row) for row in conn.execute(select(*_SHOWN).where(_C.id.in_(chunk)))]
         return found
 
-    def stats(
-        self,
-        sync_id: str | None = None,
-        since: datetime | None = None,
-        *,
-        among: Collection[str] | None = None,
-    ) -> DeadLetterStats:
-        """Counts of entries; `since`: only those first seen then or later. Reasons are of open entries.
-
-        among: of these syncs only.
-        """
-        conditions = [*_of_sync(sync_id), *_of_syncs(among)]
-        if since is not None:
-            conditions.append(_C.first_seen_at >= to_text(since))
-        open_query = (
-            select(_C.error_code, func.count().label("entries"))
-            .where(_C.resolved_at.is_(None), *conditions)
-            .group_by(_C.error_code)
-            .order_by(_C.error_code)
-        )
-        resolved_query = select(func.count()).select_from(dead_letters).where(_C.resolved_at.is_not(None), *conditions)
-        with self._db.read() as conn:
-            by_code = {row.error_code: row.entries for row in conn.execute(open_query)}
-            return DeadLetterStats(
-                open_count=sum(by_code.values()),
-                resolved_count=conn.scalar(resolved_query) or 0,
-                by_error_code=by_code,
-                computed_at=self._db.now(conn),
-            )
-
     def list(
         self,
         sync_id: str | None = None,
@@ -151,23 +121,24 @@ class Listing:
         among: of these syncs only.
         """
         conditions: Conditions = [_C.resolved_at.is_not(None) if resolved else _C.resolved_at.is_(None)]
-        for column, value in ((_C.sync_id, sync_id), (_C.run_id, run_id), (_C.error_code, error_code)):
+        # A run's entries are of one sync: that sync's index would take longer to look through than the run's.
+        sync = _C.sync_id if run_id is None else _C.sync_id + ""
+        for column, value in ((sync, sync_id), (_C.run_id, run_id), (_C.error_code, error_code)):
             if value is not None:
                 conditions.append(column == str(value))
-        conditions += _of_syncs(among)
         if before is not None:
             conditions.append(_position() < (to_text(before[0]), before[1]))
         query = select(*_SHOWN).where(*conditions).order_by(_C.first_seen_at.desc(), _C.id.desc()).limit(limit)
         with self._db.read() as conn:
+            if among is not None and run_id is None:
+                query = of_syncs(conn, query, dead_letters, among)
+            elif among is not None:
+                query = query.where(sync.in_(sorted(among)))
             return [dead_letter_of(row) for row in conn.execute(query)]
 
 
 def _of_sync(sync_id: str | None) -> Conditions:
     return [] if sync_id is None else [_C.sync_id == sync_id]
-
-
-def _of_syncs(among: Collection[str] | None) -> Conditions:
-    return [] if among is None else [_C.sync_id.in_(sorted(among))]
 
 
 def _position() -> Any:

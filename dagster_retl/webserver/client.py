@@ -12,14 +12,13 @@ from typing import Any, Self
 import httpx
 
 from dagster_retl.errors import RetlError
-from dagster_retl.model.dagster_names import JOB_NAME, PARTITION_TAG, PROJECT_TAG, asset_path, job_name
+from dagster_retl.model.dagster_names import JOB_NAME, PARTITION_TAG, asset_path
 from dagster_retl.model.sync import Sync
+from dagster_retl.webserver.holder import Holder, find_holder, project_jobs
 
 _TIMEOUT = 30.0  # seconds; a code server may have to load first
 _GLANCE = 5.0  # seconds; for what somebody waits for and can do without
 
-_WHERE = """query ($key: AssetKeyInput!) {assetNodeOrError(assetKey: $key) {
-    ... on AssetNode {repository {name location {name}}}}}"""
 _LAUNCH = """mutation ($params: ExecutionParams!) {launchRun(executionParams: $params) {
     __typename
     ... on LaunchRunSuccess {run {runId}}
@@ -79,22 +78,16 @@ class Webserver:
         self, sync: Sync, run_config: Mapping[str, Any], tags: Mapping[str, str], partition: str | None = None
     ) -> str:
         """Start a run of a sync, or of one of its partitions (by key); the id of the Dagster run."""
-        where = self._repository(sync)
-        if where is None:
+        holder = self._holder(sync)
+        if holder is None:
             raise WebserverError(
                 f"Dagster at {self.url} does not know sync {sync.name!r}",
                 hint="Reload its code location, or see there why it does not load.",
             )
-        selector = {
-            "repositoryName": where["name"],
-            "repositoryLocationName": where["location"]["name"],
-            "jobName": job_name(sync),
-            "assetSelection": [{"path": asset_path(sync)}],
-        }
         if partition is not None:
             tags = {**tags, PARTITION_TAG: partition}
         params = {
-            "selector": selector,
+            "selector": {**holder.selector, "jobName": holder.job, "assetSelection": [{"path": asset_path(sync)}]},
             "runConfigData": run_config,
             "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
         }
@@ -159,26 +152,22 @@ class Webserver:
                 f"Dagster at {self.url} did not start schedule {sync.slug!r}: {answer.get('message', 'not allowed')}"
             )
 
-    def _repository(self, sync: Sync) -> dict[str, Any] | None:
-        node = self._ask(_WHERE, _GLANCE, key={"path": asset_path(sync)})["assetNodeOrError"]
-        found: dict[str, Any] | None = node.get("repository")
-        return found
+    def _holder(self, sync: Sync) -> Holder | None:
+        def glance(query: str, **variables: object) -> dict[str, Any]:
+            return self._ask(query, _GLANCE, **variables)
+
+        return find_holder(glance, sync)
 
     def _schedule(self, sync: Sync) -> dict[str, str] | None:
-        where = self._repository(sync)
-        if where is None:
-            return None
-        location = where["location"]["name"]
-        return {"repositoryName": where["name"], "repositoryLocationName": location, "scheduleName": sync.slug}
+        holder = self._holder(sync)
+        return None if holder is None else {**holder.selector, "scheduleName": sync.slug}
 
     def _locations(self, project: str) -> Sequence[str]:
         answer = self._ask(_LOCATIONS)
-        ours = {"key": PROJECT_TAG, "value": project}
-        holding = [
-            node["location"]["name"]
-            for node in answer["repositoriesOrError"].get("nodes", ())
-            if any(job["name"] == JOB_NAME and ours in job["tags"] for job in node["jobs"])
-        ]
+        nodes = answer["repositoriesOrError"].get("nodes", ())
+        jobs = {node["location"]["name"]: project_jobs(node, project) for node in nodes}
+        # Jobs of one sync stand where the list of syncs is not read.
+        holding = [name for name, found in jobs.items() if JOB_NAME in found] or [name for name in jobs if jobs[name]]
         entries = answer["workspaceOrError"].get("locationEntries", ())
         failed = [entry["name"] for entry in entries if _is_broken(entry)]
         return holding or failed
