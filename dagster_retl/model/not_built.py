@@ -27,9 +27,6 @@ class NotBuilt:
 
 
 NOT_BUILT: tuple[NotBuilt, ...] = (
-    NotBuilt("alerts.*.on.*", "`on: stale`", "stale"),
-    NotBuilt("alerts.*.dead_letters.rate", "`dead_letters.rate`"),
-    NotBuilt("alerts.*.dead_letters.age", "`dead_letters.age`"),
     NotBuilt("syncs.*.after", "`after`"),
     NotBuilt("syncs.*.renamed_from", "`renamed_from`"),
 )

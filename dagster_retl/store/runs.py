@@ -71,7 +71,7 @@ class Runs:
             row = reader.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
         if row is None:
             raise _unknown(run_id)
-        return _run(row)
+        return run_of(row)
 
     def find(self, dagster_run_id: str, dagster_step: str | None = None) -> Run | None:
         """The newest run that a Dagster run (and step of it) executes."""
@@ -80,24 +80,24 @@ class Runs:
             query = query.where(runs.c.dagster_step == dagster_step)
         with self._db.read() as conn:
             row = conn.execute(query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(1)).one_or_none()
-        return None if row is None else _run(row)
+        return None if row is None else run_of(row)
 
     def unfinished(self, conn: Connection, sync_id: str) -> list[Run]:
         """The runs of a sync that are queued or running, oldest first."""
         query = select(runs).where(runs.c.sync_id == sync_id, runs.c.status.in_(_UNFINISHED))
-        return [_run(row) for row in conn.execute(query.order_by(runs.c.created_at, runs.c.id))]
+        return [run_of(row) for row in conn.execute(query.order_by(runs.c.created_at, runs.c.id))]
 
     def queued(self, before: datetime, *, limit: int = 200) -> list[Run]:
         """Runs that were queued before this time and have not begun, oldest first."""
         waiting = (runs.c.status == RunStatus.QUEUED.value) & (runs.c.created_at < to_text(before))
         with self._db.read() as conn:
             query = select(runs).where(waiting).order_by(runs.c.created_at, runs.c.id).limit(limit)
-            return [_run(row) for row in conn.execute(query)]
+            return [run_of(row) for row in conn.execute(query)]
 
     def sharing(self, dagster_run_id: str) -> list[Run]:
         """All runs that one Dagster run executes."""
         with self._db.read() as conn:
-            return [_run(row) for row in conn.execute(select(runs).where(runs.c.dagster_run_id == dagster_run_id))]
+            return [run_of(row) for row in conn.execute(select(runs).where(runs.c.dagster_run_id == dagster_run_id))]
 
     def close_queued(self, run_id: str, status: RunStatus, error_code: str, error_message: str) -> bool:
         """End a run that has not begun; false: it has."""
@@ -134,7 +134,7 @@ class Runs:
         if before is not None:
             query = query.where(tuple_(runs.c.created_at, runs.c.id) < (to_text(before[0]), before[1]))
         with self._db.read() as conn:
-            return [_run(row) for row in conn.execute(query)]
+            return [run_of(row) for row in conn.execute(query)]
 
     def last_attempts(self, sync_ids: Iterable[str]) -> dict[str, Run]:
         """Of each sync that was ever tried: the attempt that ended last.
@@ -152,7 +152,7 @@ class Runs:
             for sync_id in sync_ids:
                 rows = conn.execute(query.where(runs.c.sync_id == sync_id)).all()
                 if rows:
-                    found[sync_id] = _run(max(rows, key=attrgetter("finished_at")))
+                    found[sync_id] = run_of(max(rows, key=attrgetter("finished_at")))
         return found
 
     def link_dagster(self, run_id: str, dagster_run_id: str, dagster_step: str | None = None) -> None:
@@ -302,7 +302,8 @@ def _counters(value: str) -> Counters:
     return Counters(**{name: stored[name] for name in _COUNTERS if name in stored})
 
 
-def _run(row: Any) -> Run:
+def run_of(row: Any) -> Run:
+    """The noun of a row of the table."""
     return Run(
         id=row.id,
         sync_id=row.sync_id,

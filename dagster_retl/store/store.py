@@ -34,6 +34,7 @@ from dagster_retl.store.snapshots import Snapshots
 from dagster_retl.store.states import SyncStates
 from dagster_retl.store.stored_syncs import StoredSyncs
 from dagster_retl.store.suspects import Suspects
+from dagster_retl.store.whole_runs import WholeRuns
 
 
 class Store:
@@ -50,6 +51,7 @@ class Store:
         self.audit = Audit(database)
         self.leases = Leases(database)
         self.runs = Runs(database)
+        self.whole_runs = WholeRuns(database)
         self.ledger = Ledger(database)
         self.dead_letters = DeadLetters(database, self.audit)
         self.suspects = Suspects(database)

@@ -458,9 +458,6 @@ def test_mistake(write: Write, name: str) -> None:
 
 
 NOT_BUILT = {
-    "alerts: [{notify: [x], on: [stale]}]\n": "alerts[0].on[0]",
-    "alerts: [{notify: [x], dead_letters: {rate: 0}}]\n": "alerts[0].dead_letters.rate",
-    "alerts: [{notify: [x], dead_letters: {age: 24h}}]\n": "alerts[0].dead_letters.age",
     "defaults: {after: [one]}\n": "defaults.after",
 }
 

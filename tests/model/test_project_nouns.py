@@ -92,7 +92,6 @@ def messages(**settings: Any) -> list[tuple[tuple[str | int, ...], str]]:
     [
         ({"syncs": [sync(after=["one_two"])]}, ("syncs", 0, "after")),
         ({"syncs": [sync(renamed_from="x")]}, ("syncs", 0, "renamed_from")),
-        ({"alerts": [AlertRule(notify=["x"], on=["stale"])]}, ("alerts", 0, "on", 0)),
     ],
 )
 def test_what_is_not_built_is_refused(settings: dict[str, Any], loc: tuple[str | int, ...]) -> None:

@@ -33,7 +33,10 @@ class Channel:
 
     def recovers(self, kind: Kind) -> bool:
         """Whether the end of such a trouble is told here: of those announced, or of all where none is."""
-        return any(_RECOVERED in rule.on and (kind.value in rule.on or len(rule.on) == 1) for rule in self.rules)
+        return any(
+            _RECOVERED in rule.on and (kind.event in rule.on or len(rule.on) == 1) and _looks_at(rule, kind)
+            for rule in self.rules
+        )
 
     def follows(self, kind: Kind) -> bool:
         """Whether a trouble of this kind is any business of this channel."""
@@ -49,8 +52,22 @@ class Channel:
 
     def crossed(self, trouble: Trouble, entries: int) -> bool:
         """Whether more dead letters are open than a rule allows, which was not so when `entries` were."""
+        if trouble.subject.kind is not Kind.DEAD_LETTERS:
+            return False
         limits = [rule.dead_letters.open for rule in self._rules_for(Kind.DEAD_LETTERS)]
         return any(_reached(limit, trouble.entries) and not _reached(limit, entries) for limit in limits)
+
+    @property
+    def rate(self) -> float | None:
+        """The share of a run's rows above which failures are followed here; None: whatever it is."""
+        rates = (rule.dead_letters.rate for rule in self.rules if _follows_letters(rule))
+        return min((rate for rate in rates if rate is not None), default=None)
+
+    @property
+    def age(self) -> timedelta | None:
+        """How long a dead letter may be open until that is followed here; None: for ever."""
+        ages = (rule.dead_letters.age for rule in self.rules if _follows_letters(rule))
+        return min((age for age in ages if age is not None), default=None)
 
     @property
     def repeat_after(self) -> timedelta:
@@ -58,7 +75,7 @@ class Channel:
         return min(rule.repeat_after for rule in self.rules)
 
     def _rules_for(self, kind: Kind) -> list[AlertRule]:
-        return [rule for rule in self.rules if kind.value in rule.on]
+        return [rule for rule in self.rules if kind.event in rule.on and _looks_at(rule, kind)]
 
 
 def channels(rules: Sequence[AlertRule], salt: str) -> list[Channel]:
@@ -70,6 +87,16 @@ def channels(rules: Sequence[AlertRule], salt: str) -> list[Channel]:
             places.setdefault(url, f"alerts[{number}].notify[{position}]")
             named.setdefault(url, []).append(rule)
     return [Channel(_id(url, salt), f"{places[url]}{_scheme(url)}", url, tuple(named[url])) for url in named]
+
+
+def _looks_at(rule: AlertRule, kind: Kind) -> bool:
+    """Whether the rule has a limit of this kind, where it takes one."""
+    limits = {Kind.FAILURE_RATE: rule.dead_letters.rate, Kind.LETTER_AGE: rule.dead_letters.age}
+    return kind not in limits or limits[kind] is not None
+
+
+def _follows_letters(rule: AlertRule) -> bool:
+    return Kind.DEAD_LETTERS.event in rule.on or rule.on == (_RECOVERED,)
 
 
 def _reached(limit: int | None, entries: int) -> bool:
