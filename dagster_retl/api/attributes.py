@@ -126,6 +126,8 @@ class SyncAttributes(SyncSummary):
     owners: list[str]
     group: str
     tags: dict[str, str]
+    after: list[str]
+    """Syncs that run before this one where they are in one run, by name or slug."""
     schedule_state: str | None = None
     """none, disabled, running, stopped_in_dagster, missing, unknown (Dagster does not answer)."""
 

@@ -50,6 +50,7 @@ _FULL: Document = _SUMMARY | {
     "owners": [],
     "group": "reverse_etl",
     "tags": {},
+    "after": [],
 }
 _SAVED: Document = {
     "next_run": {"sends": "changed", "removes": False, "reason": "12,795 rows were delivered before"},

@@ -13,6 +13,8 @@ from typing import Any
 import dagster as dg
 
 from dagster_retl.errors import ConfigurationError
+from dagster_retl.model.dagster_names import KEY_PREFIX
+from dagster_retl.model.order import predecessors
 from dagster_retl.model.project import Project
 from dagster_retl.model.sync import Sync, reads_asset
 from dagster_retl.sources.dbt_manifest import dbt_model
@@ -53,6 +55,16 @@ def upstream_keys(project: Project, sync: Sync) -> dict[str, dg.AssetKey]:
     except ConfigurationError:
         return {}
     return {".".join(parts): dg.AssetKey([_NO_NAME.sub("_", part) for part in parts]) for parts in relations}
+
+
+def predecessor_keys(project: Project, sync: Sync) -> list[dg.AssetKey]:
+    """The keys of the syncs that it runs after. Where both are in one run, Dagster runs them in this order.
+
+    None where writes are off: a plan materializes nothing, and Dagster would skip all plans that come after one.
+    """
+    if not project.writes:
+        return []
+    return [dg.AssetKey([KEY_PREFIX, slug]) for slug in predecessors(sync, project.syncs)]
 
 
 def resolved(project: Project, sync: Sync) -> ResolvedQuery:

@@ -5,7 +5,7 @@ A file's sync that adopts one of the store (`adopt: retl_sync_…`) takes its pl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from dagster_retl.errors import ConfigurationError, NotFoundError
 from dagster_retl.model.ids import sync_id_of
 from dagster_retl.model.mistakes import did_you_mean
+from dagster_retl.model.order import order_mistakes
 from dagster_retl.model.project import Project
 from dagster_retl.model.sync import Sync
 from dagster_retl.store.store import Store
@@ -163,6 +164,7 @@ def with_stored_syncs(project: Project) -> Project:
     found = _of_store(project, read_live_syncs(project.store_url, project.project))
     _refuse_same_names(project.syncs, found)
     _refuse_unknown_places(project, found)
+    _refuse_broken_order([*project.syncs, *found], project.elsewhere)
     return project.model_copy(update={"syncs": (*project.syncs, *found)})
 
 
@@ -195,6 +197,15 @@ def _refuse_unknown_places(project: Project, of_store: Iterable[Sync]) -> None:
                     "not define",
                     hint="Define it again, or change or delete the sync through the API.",
                 )
+
+
+def _refuse_broken_order(syncs: Sequence[Sync], elsewhere: Collection[str]) -> None:
+    for mistake in order_mistakes(syncs, elsewhere):
+        sync = syncs[int(mistake.loc[1])]
+        raise ConfigurationError(
+            f"sync {sync.name!r} ({sync.id}) cannot run after {', '.join(map(repr, sync.after))}: {mistake.message}",
+            hint="Put back the sync that is gone, or change `after` through the API.",
+        )
 
 
 def names_of(syncs: Iterable[Sync]) -> Iterator[str]:
