@@ -91,6 +91,16 @@ def test_on_upstream_waits_for_it_as_well(scene: Scene, instance: dg.DagsterInst
     assert seen.get_num_requested(CONTACTS) == 0
 
 
+PARTS: list[Any] = [None, {"type": "daily", "start": "2025-01-01"}, ["a", "b"], ["c"]]
+
+
+@pytest.mark.parametrize("accounts", PARTS)
+@pytest.mark.parametrize("contacts", PARTS)
+def test_however_they_are_parted_they_load(scene: Scene, accounts: Any, contacts: Any) -> None:
+    made = project(scene, accounts={"partitions": accounts}, contacts={"partitions": contacts})
+    dg.Definitions.validate_loadable(build_definitions(made))
+
+
 @pytest.mark.parametrize("inline", [True, False])
 def test_a_component_names_syncs_of_other_components(scene: Scene, inline: bool) -> None:
     data = json.loads(json.dumps(scene.data(scene.sync(name="of the file", slug="Filed"))))
