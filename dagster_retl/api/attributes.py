@@ -139,6 +139,15 @@ class DeletedAttributes(Shape):
     deleted_at: datetime
 
 
+class RetiredAttributes(Shape):
+    """A sync that is gone."""
+
+    name: str
+    deleted_at: datetime | None
+    """When it was deleted here; null: it left the project's file."""
+    open_dead_letters: int
+
+
 class ToggledAttributes(Shape):
     """Whether the sync runs by itself now."""
 

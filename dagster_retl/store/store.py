@@ -18,6 +18,7 @@ from dagster_retl.store.budgets import Budgets
 from dagster_retl.store.database import Database
 from dagster_retl.store.dead_letters import DeadLetters
 from dagster_retl.store.expiry import Expiry
+from dagster_retl.store.file_syncs import FileSyncs
 from dagster_retl.store.idempotency import IdempotencyKeys
 from dagster_retl.store.key_records import KeyRecords
 from dagster_retl.store.leases import Lease, Leases
@@ -64,6 +65,7 @@ class Store:
         self.mentions = Mentions(database)
         self.states = SyncStates(database, self.audit)
         self.syncs = StoredSyncs(database, self.audit)
+        self.file_syncs = FileSyncs(database)
         self.api_keys = ApiKeys(database, self.audit)
         self.idempotency = IdempotencyKeys(database)
         self.purging = Purging(database, self.audit)

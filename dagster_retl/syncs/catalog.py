@@ -121,17 +121,17 @@ class Catalog:
         ]
         gone = [each for each in deleted if each.sync_id not in live]
         known = live | {each.sync_id for each in gone}
-        remembered = self._store.purging.remembered().items()
+        owners = self._store.file_syncs.owners()
         left = [
             Retired(sync_id, name)
-            for sync_id, name in remembered
-            if sync_id not in known and self._was_ours(sync_id, name)
+            for sync_id, name in self._store.purging.remembered(known).items()
+            if owners.get(sync_id, self._made_of(sync_id, name)) == self._project.project
         ]
         return [*gone, *left]
 
-    def _was_ours(self, sync_id: str, slug: str) -> bool:
-        """The store may serve other projects: an id is made of its project's name and the slug."""
-        return sync_id == sync_id_of(self._project.project, slug)
+    def _made_of(self, sync_id: str, slug: str) -> str | None:
+        """The project of a sync that ran before owners were written down, if that is this one: ids are made of both."""
+        return self._project.project if sync_id == sync_id_of(self._project.project, slug) else None
 
     def _stored(self) -> list[StoredSync]:
         return self._store.syncs.live(self._project.project)
