@@ -71,6 +71,7 @@ class Catalog:
             stored = self._store.syncs.find(self._project.project, reference)
         if stored is not None and not self._adopted(stored.id):
             return sync_of(stored)
+        self._refuse_deleted(reference)
         raise NotFoundError(
             f"there is no sync {reference!r}",
             hint=did_you_mean(reference, [sync.slug for sync in self.syncs()]) or "`retl syncs list` shows all syncs.",
@@ -132,6 +133,15 @@ class Catalog:
     def _made_of(self, sync_id: str, slug: str) -> str | None:
         """The project of a sync that ran before owners were written down, if that is this one: ids are made of both."""
         return self._project.project if sync_id == sync_id_of(self._project.project, slug) else None
+
+    def _refuse_deleted(self, sync_id: str) -> None:
+        """Raises `NotFoundError` for the id of a sync that was deleted: a run that was queued for it may come late."""
+        for gone in self._store.syncs.deleted(self._project.project):
+            if gone.id == sync_id:
+                raise NotFoundError(
+                    f"there is no sync {sync_id!r} any more: {gone.name!r} was deleted",
+                    hint="`retl syncs list --retired` shows what is kept of it.",
+                )
 
     def _stored(self) -> list[StoredSync]:
         return self._store.syncs.live(self._project.project)

@@ -19,7 +19,7 @@ from dagster_retl.service import RetiredView
 router = APIRouter(route_class=Route, tags=["syncs"])
 
 
-@router.get("/syncs/retired", **documented(schemas.RetiredList, examples.RETIRED, "List syncs that are gone"))
+@router.get("/retired-syncs", **documented(schemas.RetiredList, examples.RETIRED, "List syncs that are gone"))
 def list_retired(key: Reader, held: Annotated[Shared, Depends(shared)]) -> Answer:
     """Those that left the project's file or were deleted here, until `retl syncs purge` removes what is left."""
     service = held.service
