@@ -24,7 +24,7 @@ from dagster_retl.api.metrics import Metrics
 from dagster_retl.api.openapi import openapi_of
 from dagster_retl.api.problems import add_handlers
 from dagster_retl.api.reloading import Reloader
-from dagster_retl.api.routes import destinations, dlq, health, runs, syncs
+from dagster_retl.api.routes import destinations, dlq, health, retired, runs, syncs
 from dagster_retl.model.ids import new_id
 from dagster_retl.model.project import Project
 from dagster_retl.service import Service
@@ -56,7 +56,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.shared = _shared(project, dagster_url, dagster_token, rate_limit)
-    for router in (syncs.router, runs.router, destinations.router, dlq.router):
+    for router in (retired.router, syncs.router, runs.router, destinations.router, dlq.router):
         app.include_router(router, prefix=BASE)
         app.include_router(router, prefix=VERSIONED, include_in_schema=False)
     app.include_router(health.router)

@@ -151,12 +151,13 @@ class SyncAttributes(SyncSummary):
     guards: dict[str, float]
     checks: ChecksShape
     partitions: PartitionsShape | None
-    after: list[str]
     max_attempts: int
     on_missing: str
     owners: list[str]
     group: str
     tags: dict[str, str]
+    after: list[str]
+    """Syncs that run before this one where they are in one run, by name or slug."""
     schedule_state: str | None = None
     """none, disabled, running, stopped_in_dagster, missing, unknown (Dagster does not answer)."""
 
@@ -166,6 +167,15 @@ class DeletedAttributes(Shape):
 
     deleted: bool
     deleted_at: datetime
+
+
+class RetiredAttributes(Shape):
+    """A sync that is gone."""
+
+    name: str
+    deleted_at: datetime | None
+    """When it was deleted here; null: it left the project's file."""
+    open_dead_letters: int
 
 
 class ToggledAttributes(Shape):

@@ -102,6 +102,15 @@ VERSIONS: Document = {
         }
     ]
 }
+RETIRED: Document = {
+    "data": [
+        {
+            "id": SYNC_ID,
+            "type": "reverse_etl_retired_sync",
+            "attributes": {"name": SYNC_INPUT["name"], "deleted_at": None, "open_dead_letters": 3},
+        }
+    ]
+}
 PLAN: Document = {
     "data": {
         "type": "reverse_etl_plan",

@@ -17,6 +17,7 @@ from dagster_retl.api.attributes import (
     PageMeta,
     PlanAttributes,
     ResolvedAttributes,
+    RetiredAttributes,
     RunAttributes,
     SavedMeta,
     Shape,
@@ -82,6 +83,12 @@ class VersionList(Shape):
     """All versions of a sync, newest first."""
 
     data: list[Resource[Literal["reverse_etl_sync_version"], VersionAttributes]]
+
+
+class RetiredList(Shape):
+    """All syncs that are gone, of which something is kept."""
+
+    data: list[Resource[Literal["reverse_etl_retired_sync"], RetiredAttributes]]
 
 
 class PlanOne(Shape):

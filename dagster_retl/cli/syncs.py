@@ -16,7 +16,7 @@ from dagster_retl.cli.session import Session, actor
 from dagster_retl.cli.stored import export, history, list_retired, purge
 from dagster_retl.engine.plan import Plan
 from dagster_retl.model.sync import FieldMapping, Schedule, Sync
-from dagster_retl.service import SyncView
+from dagster_retl.service import RetiredView, SyncView
 
 _CHANGES = {"create": ("+ create", "green"), "update": ("~ update", "cyan"), "delete": ("− delete", "red")}
 
@@ -36,12 +36,14 @@ def list_syncs(session: Session, retired: bool) -> None:
         return
     with session.service() as service:
         views = service.syncs()
+        gone = [] if session.json else service.retired()
     if session.json:
         output.document([sync_document(view) for view in views])
-    elif views:
+    elif views or gone:
         now = datetime.now(UTC)
         columns = ("=sync", "into", "=mode", "=schedule", "=last run", "=when", ">dead letters")
-        output.table(session, columns, [_row(view, now) for view in views])
+        rows = [*(_row(view, now) for view in views), *(_retired_row(view, now) for view in gone)]
+        output.table(session, columns, rows)
         output.hint(session, "`retl plan SYNC` shows what a run would do, `retl run SYNC` does it.")
     else:
         output.line(session, f"{session.project_path} defines no sync")
@@ -122,6 +124,19 @@ def _row(view: SyncView, now: datetime) -> list[RenderableType]:
     ]
 
 
+def _retired_row(view: RetiredView, now: datetime) -> list[RenderableType]:
+    last, nothing = view.last_run, Text("–", style="dim")
+    return [
+        Text(view.retired.name, style="dim"),
+        nothing,
+        nothing,
+        Text("retired", style="yellow"),
+        words.status(last) if last else nothing,
+        words.age((last.started_at or last.created_at) if last else None, now),
+        words.count(view.open_dead_letters, "yellow"),
+    ]
+
+
 def _schedule(schedule: Schedule) -> Text:
     if schedule.expression is None:
         return Text(schedule.type, style="dim")
@@ -142,6 +157,7 @@ def _facts(view: SyncView) -> list[tuple[str, RenderableType]]:
         ("into", Text(f"{sync.destination_id}.{sync.object_name}")),
         ("mode", Text(sync.sync_mode.value)),
         ("schedule", _schedule(sync.schedule)),
+        *([("after", Text(", ".join(sync.after)))] if sync.after else []),
         ("warehouse", Text(sync.warehouse)),
         ("last run", run),
         ("dead letters", words.count(view.open_dead_letters, "yellow")),

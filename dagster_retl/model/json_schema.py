@@ -1,23 +1,20 @@
 """The JSON Schema of retl.yaml, for editors: completion, descriptions, and mistakes while typing.
 
 It is made from the models, and adds what a file may say beyond them: `include`, `defaults`, the
-short forms, and `${NAME}` wherever a number, a switch or a choice is expected. Settings that this
-version refuses are not in it.
+short forms, and `${NAME}` wherever a number, a switch or a choice is expected.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
 from dagster_retl.model.model_errors import written_settings
-from dagster_retl.model.not_built import NOT_BUILT, NotBuilt
 from dagster_retl.model.project import Destination, Project, Warehouse
 from dagster_retl.model.project_file import OWN_TO_EACH_SYNC
 from dagster_retl.model.sync import Sync
@@ -46,8 +43,6 @@ def json_schema() -> dict[str, Any]:
     _keep_written(root, written_settings(Project))
     for model in (Warehouse, Destination, Sync):
         _keep_written(definitions[model.__name__], written_settings(model))
-    for entry in NOT_BUILT:
-        _remove(root, entry)
     _admit_environment(root)
     _add_short_forms(definitions)
     _add_file_settings(root)
@@ -58,35 +53,6 @@ def json_schema() -> dict[str, Any]:
 def _keep_written(schema: Schema, names: list[str]) -> None:
     """Leave out the fields that follow from the place in the file."""
     schema["properties"] = {name: each for name, each in schema["properties"].items() if name in names}
-
-
-# --- settings that are not built
-
-
-def _remove(root: Schema, entry: NotBuilt) -> None:
-    *parents, last = entry.path.split(".")
-    if entry.value is None:
-        for parent in _at(root, root, parents):
-            parent.get("properties", {}).pop(last, None)
-    else:
-        for schema in _at(root, root, [*parents, last]):
-            if "enum" in schema:
-                schema["enum"] = [choice for choice in schema["enum"] if not re.fullmatch(entry.value, str(choice))]
-
-
-def _at(root: Schema, schema: Schema, path: list[str]) -> Iterator[Schema]:
-    """The schemas that the value at `path` (`*`: each item) has to satisfy one of."""
-    if "$ref" in schema:
-        yield from _at(root, root["$defs"][schema["$ref"].rpartition("/")[2]], path)
-    elif "anyOf" in schema:
-        for alternative in schema["anyOf"]:
-            yield from _at(root, alternative, path)
-    elif not path:
-        yield schema
-    else:
-        inner = schema.get("items") if path[0] == "*" else schema.get("properties", {}).get(path[0])
-        if inner is not None:
-            yield from _at(root, inner, path[1:])
 
 
 # --- what a file may say beyond the models
@@ -128,9 +94,9 @@ def _add_short_forms(definitions: Schema, *, environment: bool = True) -> None:
         "description": "Destination names of the key fields; short for `key: true` in their mappings.",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     }
-    manual = {"const": "manual"}
+    plain: Schema = {"enum": ["manual", "on_upstream"]}
     expression = {"type": "string", "pattern": _CRON, "description": "A cron expression of five fields, in UTC."}
-    forms = [manual, expression, _FROM_ENVIRONMENT] if environment else [manual, expression]
+    forms = [plain, expression, _FROM_ENVIRONMENT] if environment else [plain, expression]
     sync["schedule"] = _either(sync["schedule"], *forms)
 
 
@@ -179,9 +145,6 @@ def sync_schemas() -> Schema:
     definitions: Schema = root.pop("$defs")
     names = [name for name in written_settings(Sync) if name not in {"adopt", "renamed_from"}]
     _keep_written(root, names)
-    wrapped = {"properties": {"syncs": {"items": root}}, "$defs": definitions}
-    for entry in NOT_BUILT:
-        _remove(wrapped, entry)
     definitions["Sync"] = root
     _add_short_forms(definitions, environment=False)
     del definitions["Sync"]

@@ -52,7 +52,7 @@ _KINDS: Sequence[tuple[type | tuple[type, ...], str]] = (
 
 _ADDED_KEYS: Mapping[str, tuple[str, ...]] = {"Project": ("include", "defaults"), "Sync": ("key",)}
 _NOT_WRITTEN: Mapping[str, frozenset[str]] = {
-    "Project": frozenset({"path", "base"}),
+    "Project": frozenset({"path", "base", "elsewhere"}),
     "Sync": frozenset({"project"}),
     "Warehouse": frozenset({"name"}),
     "Destination": frozenset({"id"}),

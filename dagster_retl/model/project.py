@@ -31,7 +31,6 @@ from dagster_retl.model.locations import (
     resolve_path,
 )
 from dagster_retl.model.mistakes import did_you_mean, gather
-from dagster_retl.model.not_built import not_built
 from dagster_retl.model.references import broken_references
 from dagster_retl.model.sync import Sync
 from dagster_retl.model.units import ByteSize, Duration, DurationOrZero, Seconds, Share
@@ -193,7 +192,8 @@ class EngineSettings(Definition):
 class Project(Definition):
     """Warehouses, destinations and syncs that belong together; the owner of these syncs in a shared store.
 
-    path: the file it came from. base: the folder that relative paths start at.
+    path: the file it came from. base: the folder that relative paths start at. elsewhere: syncs of the
+    project that are defined elsewhere, which `after` may name.
 
     Raises `pydantic.ValidationError` with every mistake at once when it is built in Python, and
     `ProjectFileError` with their positions from `load`.
@@ -225,6 +225,7 @@ class Project(Definition):
     """What a run may use of this machine."""
     path: Path | None = None
     base: Path = Field(default_factory=Path.cwd)
+    elsewhere: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, environ: Mapping[str, str] | None = None) -> Project:
@@ -245,8 +246,7 @@ class Project(Definition):
         if not isinstance(value, Mapping):
             return handler(value)
         data = _named(value)
-        plain = _plain(data)
-        return gather(cls.__name__, handler, data, [*not_built(plain), *broken_references(plain)])
+        return gather(cls.__name__, handler, data, broken_references(_plain(data)))
 
     @field_validator("store")
     @classmethod

@@ -17,12 +17,22 @@ _YAML_1_1_KEYS = {True: "on", False: "off"}
 
 
 class _Data(ProjectFile):
-    """Settings of a project. later: marks text whose value is not known yet; nothing is said about that."""
+    """Settings of a project.
 
-    def __init__(self, data: Mapping[str, Any], base: Path, environ: Mapping[str, str], later: str | None) -> None:
+    later: marks text whose value is not known yet; nothing is said about that. alone: the only sync stands
+    beside others, which are defined elsewhere.
+    """
+
+    def __init__(
+        self, data: Mapping[str, Any], base: Path, environ: Mapping[str, str], later: str | None, *, alone: bool
+    ) -> None:
         super().__init__(base / "retl.yaml", environ)
         self._given = data
         self._later = later
+        self._alone = alone
+
+    def _elsewhere(self) -> tuple[str, ...]:
+        return _named_after(self.data) if self._alone else ()
 
     def read(self) -> None:
         self.reader.positions[()] = Position("")
@@ -61,18 +71,32 @@ class _WithSync(ProjectFile):
         self.data["syncs"] = [dict(self._sync)]
         super().settle()
 
+    def _elsewhere(self) -> tuple[str, ...]:
+        return _named_after(self.data)
 
-def check_data(data: Mapping[str, Any], base: Path, environ: Mapping[str, str], *, later: str) -> list[Problem]:
+
+def _named_after(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names in the `after` of all syncs."""
+    found = [sync.get("after") for sync in data.get("syncs", ()) if isinstance(sync, Mapping)]
+    return tuple(name for names in found if isinstance(names, list) for name in names if isinstance(name, str))
+
+
+def check_data(
+    data: Mapping[str, Any], base: Path, environ: Mapping[str, str], *, later: str, alone: bool = False
+) -> list[Problem]:
     """What is wrong with the settings of a project, each problem with its path in them.
 
-    later: marks text that is not final (`{{`); whatever follows from it is not judged.
+    later: marks text that is not final (`{{`); whatever follows from it is not judged. alone: the project's
+    only sync stands beside others, which are defined elsewhere: `after` may name them.
     """
-    return _Data(data, base, environ, later).try_load()[1]
+    return _Data(data, base, environ, later, alone=alone).try_load()[1]
 
 
-def load_data(data: Mapping[str, Any], base: Path, environ: Mapping[str, str]) -> tuple[Project | None, list[Problem]]:
+def load_data(
+    data: Mapping[str, Any], base: Path, environ: Mapping[str, str], *, alone: bool = False
+) -> tuple[Project | None, list[Problem]]:
     """The project that the settings make, unless something is wrong. base: where relative paths start."""
-    project, problems = _Data(data, base, environ, None).try_load()
+    project, problems = _Data(data, base, environ, None, alone=alone).try_load()
     return (None if project is None else project.model_copy(update={"path": None})), problems
 
 

@@ -13,14 +13,13 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from dagster_retl.model.mistakes import Loc
 from dagster_retl.model.model_errors import causes, explain, is_native, settings_at
-from dagster_retl.model.not_built import not_built
 from dagster_retl.model.problems import Position, Problem, ProjectFileError
 from dagster_retl.model.project import Project
 from dagster_retl.model.redaction import redact
 from dagster_retl.model.sync import NO_KEY, Sync
 from dagster_retl.model.yaml_document import YamlReader
 
-OWN_TO_EACH_SYNC = frozenset({"name", "slug", "adopt", "renamed_from", "project"})
+OWN_TO_EACH_SYNC = frozenset({"name", "slug", "after", "adopt", "renamed_from", "project"})
 """Settings of a sync that cannot come from `defaults`."""
 
 MERGED_BY_KEY = frozenset({"guards", "tags"})
@@ -190,8 +189,6 @@ class ProjectFile:
             for details in causes(error.errors()):
                 if details["loc"] and details["loc"][0] in written and details["type"] != NO_KEY:
                     self._tell(details, ("defaults", *details["loc"]), settings_at(Sync, details["loc"]))
-        for mistake in not_built({"syncs": [self.defaults]}):
-            self._problem(("defaults", *mistake.loc[2:]), mistake.message, mistake.hint)
 
     def _with_defaults(self, index: int, sync: Any) -> Any:
         if not isinstance(sync, dict):
@@ -221,15 +218,20 @@ class ProjectFile:
     def _project(self) -> Project | None:
         if not self.data and self.reader.problems:
             return None
-        for name in ("path", "base"):
+        for name in ("path", "base", "elsewhere"):
             if self.data.pop(name, None) is not None:
                 self._problem((name,), "unknown setting")
         try:
-            return Project.model_validate({**self.data, "path": self.path, "base": self.path.parent})
+            place = {"path": self.path, "base": self.path.parent, "elsewhere": self._elsewhere()}
+            return Project.model_validate({**self.data, **place})
         except ValidationError as error:
             for details in causes(error.errors()):
                 self._tell(details, details["loc"], settings_at(Project, details["loc"]))
         return None
+
+    def _elsewhere(self) -> tuple[str, ...]:
+        """Syncs that are defined elsewhere: of a file, none."""
+        return ()
 
     def _tell(self, details: ErrorDetails, loc: Loc, settings: Sequence[str]) -> None:
         """Note an error of the model, unless its value is already known to be wrong."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from dagster_retl.model.identity import broken_renames
 from dagster_retl.model.mistakes import Loc, Mistake, did_you_mean
-from dagster_retl.model.sync import reads_asset, slugify
+from dagster_retl.model.order import broken_order, slug_of
+from dagster_retl.model.sync import reads_asset
 
 DEFAULT_WAREHOUSE = "default"
 
@@ -15,7 +17,7 @@ Syncs = Mapping[int, Mapping[str, Any]]
 
 
 def broken_references(data: Mapping[str, Any]) -> list[Mistake]:
-    """Duplicate syncs, and names of destinations, warehouses and syncs that do not exist.
+    """Duplicate syncs, names that do not exist (destinations, warehouses, syncs), orders and renames that cannot be.
 
     `data` is a project as plain data. What has the wrong shape is passed over: the models say so.
     """
@@ -29,27 +31,15 @@ def broken_references(data: Mapping[str, Any]) -> list[Mistake]:
         *_duplicates(syncs),
         *_unknown(syncs, "destination", "destination_id", None, data.get("destinations")),
         *_unknown(_of_warehouses(syncs), "warehouse", "warehouse", DEFAULT_WAREHOUSE, data.get("warehouses")),
-        *_unknown_predecessors(syncs),
+        *broken_order(syncs, data.get("elsewhere", ())),
+        *broken_renames(syncs, str(data.get("project", "default"))),
         *_foreign(syncs, data.get("project", "default")),
     ]
-
-
-def slug_of(sync: Mapping[str, Any]) -> str | None:
-    """The slug that a sync says, or that its name stands for."""
-    slug, name = sync.get("slug"), sync.get("name")
-    if isinstance(slug, str) and slug:
-        return slug
-    return slugify(name) if isinstance(name, str) else None
 
 
 def _name_of(sync: Mapping[str, Any]) -> str | None:
     name = sync.get("name")
     return name if isinstance(name, str) else None
-
-
-def _adopted(sync: Mapping[str, Any]) -> str | None:
-    adopted = sync.get("adopt")
-    return adopted if isinstance(adopted, str) else None
 
 
 def _duplicates(syncs: Syncs) -> Iterator[Mistake]:
@@ -61,8 +51,6 @@ def _duplicates(syncs: Syncs) -> Iterator[Mistake]:
             field = "slug" if syncs[index].get("slug") else "name"
             hint = "A slug is the name in lower case, with `_` for other characters; write another `slug`."
             yield Mistake(("syncs", index, field), f"syncs[{first}] has the same slug", hint, "duplicate")
-    for index, first in _repeated(syncs, _adopted):
-        yield Mistake(("syncs", index, "adopt"), f"syncs[{first}] adopts the same sync", kind="duplicate")
 
 
 def _repeated(syncs: Syncs, name_of: Callable[[Mapping[str, Any]], str | None]) -> Iterator[tuple[int, int]]:
@@ -85,15 +73,6 @@ def _unknown(syncs: Syncs, kind: str, field: str, default: str | None, known: ob
 def _of_warehouses(syncs: Syncs) -> Syncs:
     """The syncs that read a warehouse: not those that read the DataFrame of an asset."""
     return {index: sync for index, sync in syncs.items() if not reads_asset(sync.get("source_query"))}
-
-
-def _unknown_predecessors(syncs: Syncs) -> Iterator[Mistake]:
-    known = {name for sync in syncs.values() for name in (_name_of(sync), slug_of(sync)) if name}
-    for index, sync in syncs.items():
-        after = sync.get("after")
-        for position, name in enumerate(after if isinstance(after, (list, tuple)) else ()):
-            if isinstance(name, str) and name not in known:
-                yield _unknown_name(("syncs", index, "after", position), "sync", name, known)
 
 
 def _unknown_name(loc: Loc, kind: str, name: str, known: Collection[str]) -> Mistake:

@@ -31,6 +31,9 @@ from dagster_retl.model.mistakes import Mistake, did_you_mean, gather
 from dagster_retl.model.partitions import Partition, Partitions
 from dagster_retl.model.units import Duration, Share, Step
 
+SLUG = re.compile(r"[A-Za-z0-9_]+")
+"""What a slug looks like."""
+
 NO_KEY = "no_key"
 """The kind of error that a sync has whose mode needs a key."""
 
@@ -219,10 +222,11 @@ class Sync(Definition):
     tags: Mapping[str, str] = {}
     """Tags of the asset."""
     after: tuple[str, ...] = ()
-    """Syncs that run before this one."""
+    """Syncs that run before this one where they are in one run; their names or slugs."""
     partitions: Partitions | None = None
     """Parts of the query that are read one by one: windows of time, or fixed keys (a list will do)."""
-    renamed_from: str | None = None
+    renamed_from: str | None = Field(None, pattern=rf"^{SLUG.pattern}$")
+    """The first slug that the sync had: it goes on with all that was delivered under it."""
     adopt: str | None = Field(None, pattern=r"^retl_sync_[0-9a-z]+$")
     """Id of a sync of the store that this one takes the place of, with all that was delivered."""
 
@@ -244,7 +248,7 @@ class Sync(Definition):
     @field_validator("slug")
     @classmethod
     def _slug_alphabet(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_]+", value):
+        if not SLUG.fullmatch(value):
             raise ValueError(f"slug {value!r} may hold letters, digits and underscores only, and needs one of them")
         return value
 
@@ -302,7 +306,7 @@ class Sync(Definition):
     @property
     def id(self) -> str:
         """The sync's id, the same wherever the file is read."""
-        return self.adopt or sync_id_of(self.project, self.slug)
+        return self.adopt or sync_id_of(self.project, self.renamed_from or self.slug)
 
     def partition(self, key: str | None, now: datetime) -> Partition | None:
         """The partition with this key; None for a sync without partitions.

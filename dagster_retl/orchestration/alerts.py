@@ -29,7 +29,7 @@ def alert_sensor(project: Project, open_service: ServiceFactory, *, of: str | No
         name=sensor_name("retl_alerts", of),
         minimum_interval_seconds=INTERVAL,
         default_status=dg.DefaultSensorStatus.RUNNING if project.writes else dg.DefaultSensorStatus.STOPPED,
-        description="Tells about failed runs, tripped guards and dead letters, once each, and when they are over.",
+        description="Tells about failed runs, dead letters, stale syncs and more, once each, and when they are over.",
     )
     def retl_alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if not project.alerts:

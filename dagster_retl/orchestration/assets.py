@@ -18,7 +18,7 @@ from dagster_retl.orchestration.metadata import definition_metadata, description
 from dagster_retl.orchestration.names import asset_key, pool
 from dagster_retl.orchestration.partitions import backfill_policy, partitions_def
 from dagster_retl.orchestration.step import Results, StepSettings, SyncStep
-from dagster_retl.orchestration.upstream import upstream_keys, upstreams_metadata
+from dagster_retl.orchestration.upstream import predecessor_deps, upstream_keys, upstreams_metadata
 from dagster_retl.sources.query import asset_of
 
 Execute = Callable[[dg.AssetExecutionContext, SyncStep], Results]
@@ -33,7 +33,7 @@ def asset_spec(project: Project, sync: Sync) -> dg.AssetSpec:
     upstreams = upstream_keys(project, sync)
     return dg.AssetSpec(
         asset_key(sync),
-        deps=list(dict.fromkeys(upstreams.values())),
+        deps=[*dict.fromkeys(upstreams.values()), *predecessor_deps(project, sync)],
         description=description(project, sync),
         group_name=sync.group,
         owners=list(sync.owners),

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import dagster as dg
 from pydantic import RootModel, ValidationError, model_validator
@@ -39,6 +39,9 @@ Attributes = dict[str, Any]
 class ProjectAttributes(RootModel[Attributes]):
     """All of a retl.yaml, or `project_file`, the path of one."""
 
+    alone: ClassVar[bool] = False
+    """Whether the syncs stand beside others that are defined elsewhere."""
+
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return project_attributes_schema()
@@ -54,7 +57,7 @@ class ProjectAttributes(RootModel[Attributes]):
         """What is wrong, as far as that can be said before templates are rendered."""
         if PROJECT_FILE in self.root:
             return [_stray(name) for name in self.root if name != PROJECT_FILE]
-        return _problems(self.root)
+        return _problems(self.root, alone=self.alone)
 
     def load(self, context: dg.ComponentLoadContext) -> Project:
         """The project that the attributes stand for. Raises `ConfigurationError`."""
@@ -65,7 +68,7 @@ class ProjectAttributes(RootModel[Attributes]):
 
     def loaded(self, data: Attributes, context: dg.ComponentLoadContext) -> Project:
         """The project of these settings, whose relative paths start at the root of the Dagster project."""
-        project, problems = load_data(data, context.project_root, os.environ)
+        project, problems = load_data(data, context.project_root, os.environ, alone=self.alone)
         if project is None or problems:
             told = [f"  {'.'.join(map(str, self.written_at(each)))}: {_told(each)}" for each in problems]
             raise ConfigurationError("\n".join([f"the component in {context.path} has mistakes:", *told]))
@@ -80,6 +83,8 @@ class ProjectAttributes(RootModel[Attributes]):
 class SyncAttributes(ProjectAttributes):
     """The settings of one sync, and `project_file` or the settings of a project around it."""
 
+    alone: ClassVar[bool] = True
+
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return sync_attributes_schema()
@@ -87,9 +92,9 @@ class SyncAttributes(ProjectAttributes):
     def problems(self) -> list[Problem]:
         settings, sync = _parts(self.root)
         if PROJECT_FILE not in settings:
-            return _problems(_around(settings, sync))
+            return _problems(_around(settings, sync), alone=True)
         stray = [_stray(name) for name in settings if name != PROJECT_FILE]
-        found = _problems({**_surroundings(sync), "syncs": [sync]})
+        found = _problems({**_surroundings(sync), "syncs": [sync]}, alone=True)
         return [*stray, *(each for each in found if each.message != _MISSING)]  # it may be among the file's `defaults`
 
     def load(self, context: dg.ComponentLoadContext) -> Project:
@@ -143,8 +148,8 @@ def _surroundings(sync: Attributes) -> Attributes:
     }
 
 
-def _problems(data: Attributes) -> list[Problem]:
-    return check_data(data, Path.cwd(), os.environ, later=TEMPLATE)
+def _problems(data: Attributes, *, alone: bool) -> list[Problem]:
+    return check_data(data, Path.cwd(), os.environ, later=TEMPLATE, alone=alone)
 
 
 def _beside(context: dg.ComponentLoadContext, path: object) -> Path:

@@ -213,11 +213,12 @@ def _called(sync: Sync, destination: Destination) -> str:
 
 def _when(sync: Sync) -> str:
     """Said here, because Dagster shows the schedules of the whole job with each of its assets."""
+    after = f" After {', '.join(f'`{name}`' for name in sync.after)} where they are in one run." if sync.after else ""
     if sync.schedule.type == "on_upstream":
-        return "Runs when an asset that it reads was materialized."
+        return f"Runs when an asset that it reads, or a sync that it runs after, was materialized.{after}"
     if sync.schedule.expression is None:
-        return "Runs when somebody starts it."
-    return f"Runs at `{sync.schedule.expression}` ({sync.schedule.timezone})."
+        return f"Runs when somebody starts it.{after}"
+    return f"Runs at `{sync.schedule.expression}` ({sync.schedule.timezone}).{after}"
 
 
 def _mapping_row(mapping: FieldMapping) -> tuple[str, str, str]:

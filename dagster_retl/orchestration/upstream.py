@@ -13,6 +13,9 @@ from typing import Any
 import dagster as dg
 
 from dagster_retl.errors import ConfigurationError
+from dagster_retl.model.dagster_names import KEY_PREFIX
+from dagster_retl.model.order import predecessors
+from dagster_retl.model.partitions import Partitions
 from dagster_retl.model.project import Project
 from dagster_retl.model.sync import Sync, reads_asset
 from dagster_retl.sources.dbt_manifest import dbt_model
@@ -53,6 +56,23 @@ def upstream_keys(project: Project, sync: Sync) -> dict[str, dg.AssetKey]:
     except ConfigurationError:
         return {}
     return {".".join(parts): dg.AssetKey([_NO_NAME.sub("_", part) for part in parts]) for parts in relations}
+
+
+def predecessor_deps(project: Project, sync: Sync) -> list[dg.AssetDep]:
+    """The syncs that it runs after. Where both are in one run, Dagster runs them in this order.
+
+    None where writes are off: a plan materializes nothing, and Dagster would skip all plans that come after one.
+    """
+    if not project.writes:
+        return []
+    parted = {each.slug: each.partitions for each in project.syncs}
+    return [_after(sync, slug, parted.get(slug)) for slug in predecessors(sync, project.syncs)]
+
+
+def _after(sync: Sync, slug: str, partitions: Partitions | None) -> dg.AssetDep:
+    """Of syncs that are parted in different ways, any part comes after all parts: Dagster knows no other rule."""
+    differ = partitions is not None and sync.partitions is not None and partitions != sync.partitions
+    return dg.AssetDep(dg.AssetKey([KEY_PREFIX, slug]), partition_mapping=dg.AllPartitionMapping() if differ else None)
 
 
 def resolved(project: Project, sync: Sync) -> ResolvedQuery:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dagster_retl.service.checks import Finding
 from dagster_retl.service.replays import Replay, ReplayCases
-from dagster_retl.service.syncs import SyncView
+from dagster_retl.service.syncs import RetiredView, SyncView
 
-__all__ = ["Finding", "Replay", "Service", "SyncView"]
+__all__ = ["Finding", "Replay", "RetiredView", "Service", "SyncView"]
 
 
 class Service(ReplayCases):

@@ -25,6 +25,7 @@ from dagster_retl.sources.base import Source
 from dagster_retl.sources.frame_source import FrameSource
 from dagster_retl.sources.parameters import bind
 from dagster_retl.sources.query import resolve_query
+from dagster_retl.syncs.renaming import require_own_state
 
 
 class RowCases(DeadLetterCases):
@@ -96,6 +97,7 @@ class RowCases(DeadLetterCases):
     @contextmanager
     def _prepared(self, sync: Sync, options: RunOptions, run_id: str, frame: object = None) -> Iterator[SyncRun]:
         destination = self.project.destination(sync.destination_id)
+        require_own_state(self.store, self.project, sync)
         connector = self.connector(destination)
         try:
             self._check_mode(sync, connector)

@@ -111,6 +111,8 @@ class RunCases(RowCases):
             chosen = chosen if run_id is None else self._replayed(run, chosen)
             with self._prepared(sync, chosen, run.id, frame) as prepared:
                 tell = partial(self._tell, run.id, on_progress)
+                if not chosen.dry_run and self.catalog.in_file(sync.id):
+                    self.store.file_syncs.note(sync.id, self.project.project, sync.slug)
                 live = replace(prepared, stop=stop or threading.Event(), on_progress=tell, on_phase=on_phase)
                 return self._dry_run(live) if chosen.dry_run else execute(live)
         except BaseException as error:

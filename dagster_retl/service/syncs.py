@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from dagster_retl.model.runs import Run
 from dagster_retl.model.sync import Sync
 from dagster_retl.service.destinations import DestinationCases
-from dagster_retl.syncs.catalog import Catalog
+from dagster_retl.syncs.catalog import Catalog, Retired
 from dagster_retl.syncs.editing import Editor
 from dagster_retl.syncs.next_run import NextRun, next_run
 
@@ -24,6 +24,15 @@ class SyncView:
     open_dead_letters: int
 
 
+@dataclass(frozen=True, slots=True)
+class RetiredView:
+    """A sync that is gone, as people see it: what is left of it."""
+
+    retired: Retired
+    last_run: Run | None
+    open_dead_letters: int
+
+
 class SyncCases(DestinationCases):
     """Syncs: where they are looked up, how they stand, and what people decide about them."""
 
@@ -31,6 +40,10 @@ class SyncCases(DestinationCases):
         """All syncs: those of the project's file in its order, then those of the store."""
         enabled = self.store.states.all()
         return [self._view(sync, enabled.get(sync.id)) for sync in self.definitions()]
+
+    def retired(self) -> list[RetiredView]:
+        """Syncs of this project that are gone while something of them is kept."""
+        return [self._view_of_retired(each) for each in self.catalog.retired()]
 
     @property
     def catalog(self) -> Catalog:
@@ -82,6 +95,11 @@ class SyncCases(DestinationCases):
     def purge(self, sync_id: str, *, actor: str) -> int:
         """Delete all that is left of a sync that is gone; see `Editor.purge`."""
         return self.editor.purge(sync_id, self.state, actor=actor)
+
+    def _view_of_retired(self, retired: Retired) -> RetiredView:
+        runs = self.store.runs.list(retired.sync_id, limit=1)
+        letters = self.store.dead_letters.count_open(retired.sync_id)
+        return RetiredView(retired, runs[0] if runs else None, letters)
 
     def _view(self, sync: Sync, decided: bool | None) -> SyncView:
         runs = self.store.runs.list(sync.id, limit=1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 
 from dagster_retl.store.clock import from_text, to_text
 from dagster_retl.store.database import Database
@@ -36,12 +36,12 @@ class Notices:
             row = conn.execute(select(notices).where(notices.c.key == key)).one_or_none()
         return None if row is None else _notice(row)
 
-    def put(self, key: str, state: str, detail: str = "") -> None:
+    def put(self, key: str, state: str, detail: str = "", conn: Connection | None = None) -> None:
         """Remember what was said, and that it was said now."""
-        with self._db.begin() as conn:
-            changed = {"state": state, "detail": detail, "notified_at": to_text(self._db.now(conn))}
-            say = upsert(conn, notices).values(key=key, **changed)
-            conn.execute(say.on_conflict_do_update(index_elements=["key"], set_=changed))
+        with self._db.writing(conn) as writer:
+            changed = {"state": state, "detail": detail, "notified_at": to_text(self._db.now(writer))}
+            say = upsert(writer, notices).values(key=key, **changed)
+            writer.execute(say.on_conflict_do_update(index_elements=["key"], set_=changed))
 
     def all(self, prefix: str = "") -> list[Notice]:
         """The notices whose key begins with `prefix`, by key."""
@@ -49,10 +49,10 @@ class Notices:
         with self._db.read() as conn:
             return [_notice(row) for row in conn.execute(query)]
 
-    def delete(self, key: str) -> bool:
+    def delete(self, key: str, conn: Connection | None = None) -> bool:
         """Forget a subject; false when nothing was known of it."""
-        with self._db.begin() as conn:
-            return conn.execute(delete(notices).where(notices.c.key == key)).rowcount == 1
+        with self._db.writing(conn) as writer:
+            return writer.execute(delete(notices).where(notices.c.key == key)).rowcount == 1
 
 
 def _notice(row: Any) -> Notice:

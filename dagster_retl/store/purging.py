@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import Connection, delete, select, union
 
 from dagster_retl.store.audit import Audit
@@ -17,10 +19,11 @@ from dagster_retl.store.schema import (
     suspects,
     sync_states,
 )
-from dagster_retl.store.schema_syncs import sync_versions, syncs
+from dagster_retl.store.schema_syncs import file_syncs, sync_versions, syncs
 
 _BY_SYNC = (
-    acceptances, batches, dead_letters, rearmed_keys, row_history, runs, snapshots, suspects, sync_states, sync_versions
+    acceptances, batches, dead_letters, file_syncs, rearmed_keys, row_history, runs, snapshots, suspects,
+    sync_states, sync_versions,
 )  # fmt: skip
 
 
@@ -31,11 +34,15 @@ class Purging:
         self._db = database
         self._audit = audit
 
-    def remembered(self) -> dict[str, str]:
-        """Sync id → name, of all syncs that left something behind: runs, a snapshot, or a decision about them."""
-        known = union(select(snapshots.c.sync_id), select(sync_states.c.sync_id))
+    def remembered(self, besides: Collection[str] = ()) -> dict[str, str]:
+        """Sync id → name, of syncs that left something behind: runs, a snapshot, or a decision about them.
+
+        besides: ids that nobody asks about.
+        """
+        tables = (snapshots, sync_states, file_syncs)
         with self._db.read() as conn:
-            return {sync_id: _name(conn, sync_id) for sync_id in conn.scalars(known)}
+            found = list(conn.scalars(union(*(select(table.c.sync_id) for table in tables))))
+            return {sync_id: _name(conn, sync_id) for sync_id in found if sync_id not in besides}
 
     def purge(self, conn: Connection, sync_id: str, name: str, actor: str) -> None:
         """Delete all rows about a sync, in the caller's transaction. The audit stays."""
@@ -49,5 +56,7 @@ def _name(conn: Connection, sync_id: str) -> str:
     """What its last run, or who decided about it, called the sync."""
     last = select(runs.c.sync_name).where(runs.c.sync_id == sync_id)
     slug = select(sync_states.c.slug).where(sync_states.c.sync_id == sync_id)
-    found = conn.scalar(last.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(1)) or conn.scalar(slug)
+    seen = select(file_syncs.c.slug).where(file_syncs.c.sync_id == sync_id)
+    last = last.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(1)
+    found = conn.scalar(last) or conn.scalar(seen) or conn.scalar(slug)
     return str(found or "")

@@ -1,4 +1,4 @@
-"""The tables of what the API keeps: syncs and their versions, keys, answers to repeated requests.
+"""The tables of what the API keeps: syncs and their versions, keys, answers to repeated requests; and of files' syncs.
 
 They belong to the same metadata, with the same kinds of columns, as those in `schema`.
 """
@@ -29,6 +29,17 @@ syncs = Table(
 )
 """Syncs that were made through the API. `definition`: JSON of what was said, as in retl.yaml, without what the
 other columns hold. A deleted sync stays, so that its runs and dead letters have a name."""
+
+file_syncs = Table(
+    "file_syncs",
+    metadata,
+    Column("sync_id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("slug", Text, nullable=False),
+    Column("seen_at", Text, nullable=False),
+    Index("file_syncs_by_slug", "project", "slug"),
+)
+"""Syncs of project files that ran here: their project, and the slug that they had when they ran last."""
 
 sync_versions = Table(
     "sync_versions",

@@ -18,6 +18,7 @@ from dagster_retl.store.budgets import Budgets
 from dagster_retl.store.database import Database
 from dagster_retl.store.dead_letters import DeadLetters
 from dagster_retl.store.expiry import Expiry
+from dagster_retl.store.file_syncs import FileSyncs
 from dagster_retl.store.health import Health
 from dagster_retl.store.idempotency import IdempotencyKeys
 from dagster_retl.store.key_records import KeyRecords
@@ -36,6 +37,7 @@ from dagster_retl.store.snapshots import Snapshots
 from dagster_retl.store.states import SyncStates
 from dagster_retl.store.stored_syncs import StoredSyncs
 from dagster_retl.store.suspects import Suspects
+from dagster_retl.store.whole_runs import WholeRuns
 
 
 class Store:
@@ -52,6 +54,7 @@ class Store:
         self.audit = Audit(database)
         self.leases = Leases(database)
         self.runs = Runs(database)
+        self.whole_runs = WholeRuns(database)
         self.ledger = Ledger(database)
         self.dead_letters = DeadLetters(database, self.audit)
         self.suspects = Suspects(database)
@@ -65,6 +68,7 @@ class Store:
         self.mentions = Mentions(database)
         self.states = SyncStates(database, self.audit)
         self.syncs = StoredSyncs(database, self.audit)
+        self.file_syncs = FileSyncs(database)
         self.api_keys = ApiKeys(database, self.audit)
         self.idempotency = IdempotencyKeys(database)
         self.purging = Purging(database, self.audit)

@@ -5,7 +5,7 @@ A file's sync that adopts one of the store (`adopt: retl_sync_…`) takes its pl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from dagster_retl.errors import ConfigurationError, NotFoundError
 from dagster_retl.model.ids import sync_id_of
 from dagster_retl.model.mistakes import did_you_mean
+from dagster_retl.model.order import order_mistakes
 from dagster_retl.model.project import Project
 from dagster_retl.model.sync import Sync
 from dagster_retl.store.store import Store
@@ -70,6 +71,7 @@ class Catalog:
             stored = self._store.syncs.find(self._project.project, reference)
         if stored is not None and not self._adopted(stored.id):
             return sync_of(stored)
+        self._refuse_deleted(reference)
         raise NotFoundError(
             f"there is no sync {reference!r}",
             hint=did_you_mean(reference, [sync.slug for sync in self.syncs()]) or "`retl syncs list` shows all syncs.",
@@ -120,17 +122,26 @@ class Catalog:
         ]
         gone = [each for each in deleted if each.sync_id not in live]
         known = live | {each.sync_id for each in gone}
-        remembered = self._store.purging.remembered().items()
+        owners = self._store.file_syncs.owners()
         left = [
             Retired(sync_id, name)
-            for sync_id, name in remembered
-            if sync_id not in known and self._was_ours(sync_id, name)
+            for sync_id, name in self._store.purging.remembered(known).items()
+            if owners.get(sync_id, self._made_of(sync_id, name)) == self._project.project
         ]
         return [*gone, *left]
 
-    def _was_ours(self, sync_id: str, slug: str) -> bool:
-        """The store may serve other projects: an id is made of its project's name and the slug."""
-        return sync_id == sync_id_of(self._project.project, slug)
+    def _made_of(self, sync_id: str, slug: str) -> str | None:
+        """The project of a sync that ran before owners were written down, if that is this one: ids are made of both."""
+        return self._project.project if sync_id == sync_id_of(self._project.project, slug) else None
+
+    def _refuse_deleted(self, sync_id: str) -> None:
+        """Raises `NotFoundError` for the id of a sync that was deleted: a run that was queued for it may come late."""
+        for gone in self._store.syncs.deleted(self._project.project):
+            if gone.id == sync_id:
+                raise NotFoundError(
+                    f"there is no sync {sync_id!r} any more: {gone.name!r} was deleted",
+                    hint="`retl syncs list --retired` shows what is kept of it.",
+                )
 
     def _stored(self) -> list[StoredSync]:
         return self._store.syncs.live(self._project.project)
@@ -163,6 +174,7 @@ def with_stored_syncs(project: Project) -> Project:
     found = _of_store(project, read_live_syncs(project.store_url, project.project))
     _refuse_same_names(project.syncs, found)
     _refuse_unknown_places(project, found)
+    _refuse_broken_order([*project.syncs, *found], project.elsewhere)
     return project.model_copy(update={"syncs": (*project.syncs, *found)})
 
 
@@ -195,6 +207,15 @@ def _refuse_unknown_places(project: Project, of_store: Iterable[Sync]) -> None:
                     "not define",
                     hint="Define it again, or change or delete the sync through the API.",
                 )
+
+
+def _refuse_broken_order(syncs: Sequence[Sync], elsewhere: Collection[str]) -> None:
+    for mistake in order_mistakes(syncs, elsewhere):
+        sync = syncs[int(mistake.loc[1])]
+        raise ConfigurationError(
+            f"sync {sync.name!r} ({sync.id}) cannot run after {', '.join(map(repr, sync.after))}: {mistake.message}",
+            hint="Put back the sync that is gone, or change `after` through the API.",
+        )
 
 
 def names_of(syncs: Iterable[Sync]) -> Iterator[str]:

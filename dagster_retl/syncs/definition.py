@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from dagster_retl.errors import ConfigurationError, StoreError
 from dagster_retl.model.mistakes import Mistake
 from dagster_retl.model.model_errors import causes, explain, settings_at
-from dagster_retl.model.not_built import not_built
+from dagster_retl.model.order import order_mistakes, predecessors
 from dagster_retl.model.problems import dotted
 from dagster_retl.model.project import Project
 from dagster_retl.model.references import broken_references
@@ -48,10 +48,11 @@ class InvalidSyncError(ConfigurationError):
         super().__init__(f"sync {str(name)[:80]!r} cannot be saved: {told}")
 
 
-def parse_sync(data: Mapping[str, Any], project: Project, *, sync_id: str) -> Sync:
+def parse_sync(data: Mapping[str, Any], project: Project, *, sync_id: str, others: Sequence[Sync] = ()) -> Sync:
     """A sync of what somebody sent. Raises `InvalidSyncError` with everything that can be seen without asking anybody.
 
-    data: as in retl.yaml, short forms too. sync_id: the id that it has or is to have.
+    data: as in retl.yaml, short forms too. sync_id: the id that it has or is to have. others: all other syncs,
+    which it may run after; it remembers them by their slugs, since names can change.
     """
     found = [*_file_only(data), *_too_long(data), *_of_file_rules(data, project)]
     try:
@@ -59,9 +60,10 @@ def parse_sync(data: Mapping[str, Any], project: Project, *, sync_id: str) -> Sy
     except ValidationError as error:
         raise InvalidSyncError(data.get("name"), [*_mistakes(error, data), *found]) from None
     found += _unfit_for_dagster(sync)
+    found += _of_order(sync, others)
     if found:
         raise InvalidSyncError(sync.name, found)
-    return sync
+    return sync.model_copy(update={"after": tuple(predecessors(sync, others))}) if sync.after else sync
 
 
 def definition_of(sync: Sync) -> dict[str, Any]:
@@ -104,15 +106,22 @@ def _too_long(data: Mapping[str, Any]) -> Iterator[Mistake]:
 
 def _of_file_rules(data: Mapping[str, Any], project: Project) -> Iterator[Mistake]:
     """The rules that the syncs of a file are held to, for this one beside those of the file."""
-    mine = {name: value for name, value in data.items() if name != "project"}
+    mine = {name: value for name, value in data.items() if name not in ("project", "after")}
     known = {
         "project": project.project,
         "destinations": {name: {} for name in project.destinations},
         "warehouses": {name: {} for name in project.warehouses},
         "syncs": [mine],
     }
-    for mistake in (*not_built(known), *broken_references(known)):
+    for mistake in broken_references(known):
         if mistake.loc[:1] == ("syncs",):
+            yield Mistake(mistake.loc[2:], _sentence(mistake.message, mistake.hint), kind=mistake.kind)
+
+
+def _of_order(sync: Sync, others: Sequence[Sync]) -> Iterator[Mistake]:
+    """What is wrong with its `after`; the others are fine without it."""
+    for mistake in order_mistakes([sync, *others]):
+        if mistake.loc[1] == 0:
             yield Mistake(mistake.loc[2:], _sentence(mistake.message, mistake.hint), kind=mistake.kind)
 
 

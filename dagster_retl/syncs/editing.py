@@ -62,7 +62,7 @@ class Editor:
 
         Raises `InvalidSyncError` with all that is wrong with it, `ConflictError` when its name is taken.
         """
-        sync = parse_sync(data, self.project, sync_id=new_id(SYNC_PREFIX))
+        sync = parse_sync(data, self.project, sync_id=new_id(SYNC_PREFIX), others=self.catalog.syncs())
         self._refuse_taken(sync)
         warnings = self._examine(sync)
         wanted = StoredSync(sync.id, self.project.project, sync.name, sync.slug, definition_of(sync), 1, _UNSET, _UNSET)
@@ -79,7 +79,8 @@ class Editor:
         """
         stored = self._owned(sync_id)
         data = {name: value for name, value in _merged(stored, changes).items() if value is not None}
-        sync = parse_sync(data, self.project, sync_id=sync_id)
+        others = [each for each in self.catalog.syncs() if each.id != sync_id]
+        sync = parse_sync(data, self.project, sync_id=sync_id, others=others)
         if sync.slug != stored.slug:
             raise InvalidSyncError(
                 sync.name, [Mistake(("slug",), "the slug of a sync cannot be changed", kind="fixed")]
@@ -93,6 +94,7 @@ class Editor:
     def delete(self, sync_id: str, *, actor: str, expected: int | None = None) -> Deleted:
         """Delete a sync softly: runs that have not begun are cancelled, a running one finishes. Raises as `update`."""
         stored = self._owned(sync_id)
+        self._refuse_followed(stored)
         with self.store.begin() as conn:
             self.store.leases.lock(conn, sync_id)
             gone = self.store.syncs.delete(conn, sync_id, actor, expected=expected)
@@ -147,6 +149,15 @@ class Editor:
         if stored.deleted_at is not None or stored.project != self.project.project:
             raise NotFoundError(f"there is no sync {sync_id!r}", hint="`retl syncs list` shows those that there are.")
         return stored
+
+    def _refuse_followed(self, stored: StoredSync) -> None:
+        followers = [each for each in self.catalog.syncs() if {stored.name, stored.slug} & set(each.after)]
+        if followers:
+            raise ConflictError(
+                f"the sync {followers[0].name!r} ({followers[0].id}) runs after {stored.name!r}",
+                hint="Change its `after` first.",
+                subject=followers[0].id,
+            )
 
     def _refuse_taken(self, sync: Sync) -> None:
         """A name that a sync of the file has; those of the store are looked at as it is written."""

@@ -310,7 +310,8 @@ def test_a_revoked_key_opens_nothing_at_once(url: str, desk: Desk) -> None:
 REQUESTS = [
     ("GET", "/syncs", Scope.READ), ("POST", "/syncs", Scope.WRITE), ("GET", "/syncs/x", Scope.READ),
     ("PUT", "/syncs/x", Scope.WRITE), ("DELETE", "/syncs/x", Scope.WRITE), ("POST", "/sync/toggle", Scope.WRITE),
-    ("POST", "/syncs/x/plan", Scope.RUN), ("GET", "/syncs/x/versions", Scope.READ), ("POST", "/sync/run", Scope.RUN),
+    ("POST", "/syncs/x/plan", Scope.RUN), ("GET", "/syncs/x/versions", Scope.READ),
+    ("GET", "/retired-syncs", Scope.READ), ("POST", "/sync/run", Scope.RUN),
     ("GET", "/runs", Scope.READ), ("GET", "/runs/x", Scope.READ), ("POST", "/runs/x/cancel", Scope.RUN),
     ("GET", "/destinations", Scope.READ), ("GET", "/objects?destination_id=x", Scope.READ),
     ("GET", "/fields?destination_id=x&object_name=y", Scope.READ), ("GET", "/dlq", Scope.READ),
@@ -357,6 +358,20 @@ def test_a_key_of_some_destinations_sees_nothing_of_others(
     with client(url, desk.key(destinations=["conn_sf_prod"])) as limited:
         assert limited.get(f"/syncs/{sync_id}").status_code == 200
         refused(limited.put(f"/syncs/{sync_id}", json={"destinationId": "conn_nowhere"}), 403)
+
+
+def test_what_is_gone_is_listed_as_retired(url: str, desk: Desk, api: httpx.Client) -> None:
+    sync_id = api.post("/syncs", json={**SYNC, "name": "short lived"}).json()["data"]["id"]
+    assert sync_id not in {each["id"] for each in api.get("/retired-syncs").json()["data"]}
+    api.delete(f"/syncs/{sync_id}")
+    [gone] = [each for each in api.get("/retired-syncs").json()["data"] if each["id"] == sync_id]
+    assert gone["type"] == "reverse_etl_retired_sync"
+    assert (gone["attributes"]["name"], gone["attributes"]["open_dead_letters"]) == ("short lived", 0)
+    assert gone["attributes"]["deleted_at"].endswith("Z")
+    for destination, seen in (("conn_sf_prod", True), ("conn_nowhere", False)):
+        with client(url, desk.key(destinations=[destination])) as limited:
+            found = {each["id"] for each in limited.get("/retired-syncs").json()["data"]}
+            assert (sync_id in found) is seen
 
 
 def test_a_key_that_asks_too_often_has_to_wait(own: Desk) -> None:

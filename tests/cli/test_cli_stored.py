@@ -97,8 +97,19 @@ def test_what_is_gone_is_listed_and_purged(shop: Shop, made: str) -> None:
     assert shop.document("syncs", "list", "--retired") == []
     with Service.open(Project.load(shop.folder / "retl.yaml")) as service:
         service.editor.delete(made, actor="api:test")
+    [line] = [line for line in shop.call("syncs", "list").stdout.splitlines() if "Made elsewhere" in line]
+    assert "retired" in line
     [gone] = shop.document("syncs", "list", "--retired")
     assert (gone["id"], gone["name"]) == (made, "Made elsewhere")
     assert shop.document("syncs", "purge", made, "--yes")["files"] > 0
     assert shop.document("syncs", "list", "--retired") == []
     assert shop.document("runs", "list") == []
+    assert "retired" not in shop.call("syncs", "list").stdout
+
+
+def test_after_is_shown(shop: Shop) -> None:
+    file = shop.folder / "retl.yaml"
+    file.write_text(file.read_text().replace("  - name: seats\n", "  - name: seats\n    after: [people_table]\n"))
+    assert shop.document("syncs", "show", "seats")["after"] == ["people_table"]
+    assert "people_table" in shop.call("syncs", "show", "seats").stdout
+    assert "after" not in shop.call("syncs", "show", "people_table").stdout

@@ -22,7 +22,6 @@ from dagster_retl.cli import main
 from dagster_retl.cli.session import Session
 from dagster_retl.errors import ACTIONS, Action, ErrorCode
 from dagster_retl.model.model_errors import written_settings
-from dagster_retl.model.not_built import NOT_BUILT
 from dagster_retl.model.project import (
     AlertRule,
     DeadLetterSettings,
@@ -304,13 +303,6 @@ _SETTINGS: list[tuple[str, int, type[BaseModel]]] = [
     ("## Alerts", 0, AlertRule),
     ("## Alerts", 1, DeadLetterThresholds),
 ]
-_OF_PATH = {"": Project, "syncs.*": Sync, "alerts.*": AlertRule, "alerts.*.dead_letters": DeadLetterThresholds}
-
-
-def _refused(model: type[BaseModel]) -> set[str]:
-    """The settings of a model that this version refuses altogether."""
-    paths = [entry.path.rpartition(".") for entry in NOT_BUILT if entry.value is None]
-    return {name for parent, _, name in paths if _OF_PATH.get(parent) is model}
 
 
 def _settings_table(heading: str, number: int) -> dict[str, str]:
@@ -320,7 +312,7 @@ def _settings_table(heading: str, number: int) -> dict[str, str]:
 
 @pytest.mark.parametrize(("heading", "number", "model"), _SETTINGS)
 def test_the_guide_names_every_setting(heading: str, number: int, model: type[BaseModel]) -> None:
-    assert set(_settings_table(heading, number)) == set(written_settings(model)) - _refused(model)
+    assert set(_settings_table(heading, number)) == set(written_settings(model))
 
 
 @pytest.mark.parametrize(("heading", "number", "model"), _SETTINGS)
@@ -360,13 +352,6 @@ def test_the_guide_names_every_mode_and_guard() -> None:
     assert {row[0].strip("`") for row in modes} == {mode.value for mode in SyncMode}
     _, guards = _tables(_section(GUIDE, "## Guards"))
     assert {row[0].strip("`") for row in guards} == {guard.value for guard in Guard}
-
-
-def test_the_guide_names_what_is_refused() -> None:
-    section = _section(GUIDE, "## Not in this version")
-    for entry in NOT_BUILT:
-        name = entry.path.rpartition(".")[2] if entry.value is None else entry.name.split("`")[1]
-        assert name.rstrip(":") in section, entry.name
 
 
 def test_the_guide_names_the_fields_of_a_run_configuration() -> None:

@@ -186,6 +186,14 @@ def test_a_full_refresh_sends_one_partition_and_is_finished_when_it_was_killed(
         assert made.names() == {"1": "a", "2": "b", "3": "c"}
 
 
+def test_a_full_refresh_sends_what_came_from_another_partition_too(tenants: World) -> None:
+    put(tenants, (1, "a", "eu"), (2, "b", "us"))
+    run(tenants, "eu")
+    run(tenants, "us")
+    put(tenants, (1, "a", "us"))
+    assert counts(run(tenants, "us", full_refresh=True)) == (2, 2, 0, 0, 0, 0)
+
+
 def test_a_key_of_a_later_window_is_skipped(days: World) -> None:
     put(days, (1, "old", "2026-01-01 10:00"), (2, "x", "2026-01-01 11:00"))
     run(days, "2026-01-01")

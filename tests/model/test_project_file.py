@@ -342,6 +342,45 @@ MISTAKES = {
         "",
     ),
     "unknown predecessor": (small(sync="after:\n  - oen"), 9, "syncs[0].after[0]", "no sync 'oen'", "`one`"),
+    "predecessors by default": (small("defaults: {after: [one]}\n"), 10, "defaults.after", "in each sync", ""),
+    "after itself": (small(sync="after: [one]"), 8, "syncs[0].after[0]", "after itself", ""),
+    "a circle": (
+        small("  - {name: two, after: [three]}\n  - {name: three, after: [one]}\n", sync="after: [two]"),
+        8,
+        "syncs[0].after",
+        "wait for one another: ",
+        "Take one",
+    ),
+    "renamed from itself": (small(sync="renamed_from: one"), 8, "syncs[0].renamed_from", "has now", ""),
+    "renamed from no slug": (small(sync="renamed_from: a b"), 8, "syncs[0].renamed_from", "", ""),
+    "renamed and adopted": (
+        small(sync="renamed_from: a\nadopt: retl_sync_abc"),
+        8,
+        "syncs[0].renamed_from",
+        "`adopt` says",
+        "",
+    ),
+    "the old name is still there": (
+        small("  - {name: two, renamed_from: one}\n"),
+        10,
+        "syncs[1].renamed_from",
+        "'one' is still there, as syncs[0]",
+        "first slug of all",
+    ),
+    "two renamed from one": (
+        small("  - {name: two, renamed_from: old}\n", sync="renamed_from: old"),
+        11,
+        "syncs[1].renamed_from",
+        "syncs[0] is renamed from the same",
+        "",
+    ),
+    "an id adopted that a slug stands for": (
+        small(f"  - {{name: two, adopt: {sync_id_of('default', 'one')}}}\n"),
+        10,
+        "syncs[1].adopt",
+        "the id of syncs[0]",
+        "",
+    ),
     "same name": (small("  - {name: one, slug: two}\n"), 10, "syncs[1].name", "syncs[0] has the same name", ""),
     "same slug": (small("  - name: ONE\n"), 10, "syncs[1].name", "syncs[0] has the same slug", "slug"),
     "bad slug": (small(sync="slug: a-b"), 8, "syncs[0].slug", "letters, digits and underscores", ""),
@@ -455,27 +494,6 @@ def test_mistake(write: Write, name: str) -> None:
     named = [problem for problem in found if problem.path.startswith(path) and problem.line == line]
     assert named, found
     assert any(message in problem.message and hint in (problem.hint or "") for problem in named), found
-
-
-NOT_BUILT = {
-    "alerts: [{notify: [x], on: [stale]}]\n": "alerts[0].on[0]",
-    "alerts: [{notify: [x], dead_letters: {rate: 0}}]\n": "alerts[0].dead_letters.rate",
-    "alerts: [{notify: [x], dead_letters: {age: 24h}}]\n": "alerts[0].dead_letters.age",
-    "defaults: {after: [one]}\n": "defaults.after",
-}
-
-
-@pytest.mark.parametrize("text", NOT_BUILT)
-def test_what_is_not_built_is_refused_by_name(write: Write, text: str) -> None:
-    (problem,) = problems_of(write(small(text)))
-    assert problem.path == NOT_BUILT[text]
-    assert problem.message.endswith("is not supported by this version")
-
-
-@pytest.mark.parametrize("setting", ["renamed_from: x", "after: [one]"])
-def test_settings_of_a_sync_that_are_not_built(write: Write, setting: str) -> None:
-    (problem,) = problems_of(write(small(sync=setting)))
-    assert problem.message == f"`{setting.partition(':')[0]}` is not supported by this version"
 
 
 def test_a_sync_that_reads_a_dataframe_needs_no_warehouse(write: Write) -> None:

@@ -87,18 +87,6 @@ def messages(**settings: Any) -> list[tuple[tuple[str | int, ...], str]]:
     return [(details["loc"], details["msg"]) for details in caught.value.errors()]
 
 
-@pytest.mark.parametrize(
-    ("settings", "loc"),
-    [
-        ({"syncs": [sync(after=["one_two"])]}, ("syncs", 0, "after")),
-        ({"syncs": [sync(renamed_from="x")]}, ("syncs", 0, "renamed_from")),
-        ({"alerts": [AlertRule(notify=["x"], on=["stale"])]}, ("alerts", 0, "on", 0)),
-    ],
-)
-def test_what_is_not_built_is_refused(settings: dict[str, Any], loc: tuple[str | int, ...]) -> None:
-    assert [place for place, message in messages(**settings) if "not supported by this version" in message] == [loc]
-
-
 def test_references_are_checked() -> None:
     found = messages(syncs=[sync(), sync(destination_id="dd", warehouse="w"), {"name": "One  Two"}])
     assert {loc for loc, message in found if "missing" not in message and "required" not in message} == {

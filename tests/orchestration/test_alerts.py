@@ -288,7 +288,7 @@ def test_each_rule_tells_what_it_is_for(made: World, inbox: Inbox) -> None:
             assert inbox.titles() == ["things into http_service fails: AUTH"]
             assert guards.titles() == []
             assert ends.titles() == ["things into http_service works again: AUTH"]
-            assert split.service.store.notices.all() == []
+            assert split.service.store.notices.all("alert/") == []
 
 
 def test_old_history_is_no_flood(made: World, inbox: Inbox) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -69,6 +70,13 @@ def test_what_is_said_while_it_lasts(
 )
 def test_what_is_said_when_it_is_over(rule: dict[str, object], state: State, well: bool, verdict: Verdict) -> None:
     assert when_it_is_over(channel(rule), Kind.DEAD_LETTERS, said(state), well=well) is verdict
+
+
+def test_a_number_of_entries_makes_no_news_of_their_age() -> None:
+    old = dataclasses.replace(letters(9), subject=Subject(Kind.LETTER_AGE, "conn/a", "AUTH"))
+    here = channel({"dead_letters": {"open": 9, "age": "24h"}})
+    assert while_it_lasts(here, old, None, NOW) is Verdict.TELL
+    assert while_it_lasts(here, old, said(entries=8), NOW) is Verdict.NOTHING
 
 
 def test_an_address_in_two_rules_is_one_channel() -> None:

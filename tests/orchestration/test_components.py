@@ -222,7 +222,7 @@ def test_alerts_survive_yaml_1_1(scene: Scene, around: dict[str, Any]) -> None:
 
 
 def test_every_setting_of_a_project_may_stand_beside_a_sync() -> None:
-    inside = {"syncs", "path", "base"}
+    inside = {"syncs", "path", "base", "elsewhere"}
     assert set(Project.model_fields) - inside | {"defaults"} == PROJECT_SETTINGS
     assert not PROJECT_SETTINGS & (set(Sync.model_fields) - {"project"})
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 from pydantic import ValidationError
-from scene import Scene, execute, observation
+from scene import QUIET, Scene, execute, observation
 
 from dagster_retl import Service, build_definitions
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.runs import RunOptions, RunStatus
-from dagster_retl.orchestration.names import JOB_NAME
+from dagster_retl.orchestration.names import JOB_NAME, asset_key
 
 KEY = dg.AssetKey(["retl", "people"])
 
@@ -231,3 +231,19 @@ def test_a_slug_that_dagster_keeps_for_itself_is_refused(scene: Scene) -> None:
 def test_an_owner_that_dagster_refuses_is_named(scene: Scene) -> None:
     with pytest.raises(ConfigurationError, match="sync 'people' cannot be a Dagster asset"):
         build_definitions(scene.project(scene.sync(owners=["somebody"])))
+
+
+def test_a_sync_that_was_deleted_meanwhile_is_told_by_name(scene: Scene, instance: dg.DagsterInstance) -> None:
+    project = scene.project()
+    with Service.open(project) as service:
+        made = service.editor.create(scene.sync(name="short lived"), actor="ann").entry.sync
+        job = build_definitions(project).resolve_job_def(JOB_NAME)
+        service.editor.delete(made.id, actor="ann")
+    asked = len(scene.service.requests)
+    result = job.execute_in_process(
+        instance=instance, asset_selection=[asset_key(made)], run_config={"loggers": QUIET}, raise_on_error=False
+    )
+    [failure] = result.get_step_failure_events()
+    told = str(failure.step_failure_data.user_failure_data)
+    assert f"there is no sync '{made.id}' any more: 'short lived' was deleted" in told
+    assert len(scene.service.requests) == asked

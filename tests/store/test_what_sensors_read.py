@@ -61,3 +61,22 @@ def test_a_holder_is_confirmed_dead_only_while_it_is(store: Store) -> None:
     store.leases.release(lease)
     with store.begin() as conn:
         assert not store.leases.confirm_dead(conn, holder)
+
+
+def test_the_last_whole_runs_of_many_syncs(store: Store) -> None:
+    for sync_id in ("a", "b", "never"):
+        for options in (RunOptions(), RunOptions(limit=1), RunOptions(keys=({"id": 1},)), RunOptions(dry_run=True)):
+            run = store.runs.create(sync_id, sync_id, options)
+            if sync_id != "never":
+                with store.begin() as conn:
+                    store.runs.finish(conn, run.id, RunStatus.SUCCEEDED, Counters())
+    first = {sync_id: store.whole_runs.successes(["a", "b", "never", "unknown"])[sync_id].id for sync_id in ("a", "b")}
+    failed = store.runs.create("b", "b", RunOptions(full_refresh=True))
+    with store.begin() as conn:
+        store.runs.finish(conn, failed.id, RunStatus.FAILED, Counters(), error_code=ErrorCode.AUTH)
+    successes = store.whole_runs.successes(["a", "b", "never", "unknown"])
+    attempts = store.whole_runs.attempts(["a", "b", "never", "unknown"])
+    assert {sync_id: run.id for sync_id, run in successes.items()} == first
+    assert {sync_id: run.id for sync_id, run in attempts.items()} == {"a": first["a"], "b": failed.id}
+    assert successes["a"].options == {}
+    assert store.whole_runs.successes([]) == {}

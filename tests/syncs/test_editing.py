@@ -107,6 +107,10 @@ def test_a_run_takes_the_query_as_it_is_now(world: World) -> None:
     ({"adopt": "retl_sync_abc"}, "adopt", "retl.yaml only"),
     ({"project": "other"}, "project", "retl.yaml only"),
     ({"partitions": {"a": 1}}, "partitions.a", "unknown"),
+    ({"renamed_from": "things"}, "renamed_from", "retl.yaml only"),
+    ({"after": ["thing"]}, "after.0", "there is no sync 'thing'. Did you mean `things`?"),
+    ({"after": ["Other things"]}, "after.0", "after itself"),
+    ({"after": "things"}, "after", "expected a list"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_with_its_place(world: World, changes: dict[str, Any], where: str, what: str) -> None:
     with pytest.raises(InvalidSyncError) as caught:
@@ -325,3 +329,28 @@ def test_dagster_takes_whatever_may_be_saved(
 def empty(tmp_path: Path) -> Callable[[], Project]:
     project = project_of(tmp_path, "http://127.0.0.1:9").model_copy(update={"syncs": ()})
     return lambda: project
+
+
+def test_a_sync_of_the_store_runs_after_others_by_their_slugs(world: World) -> None:
+    editor = world.service.editor
+    first = editor.create(data(after=["things"]), actor="ann").entry.sync
+    second = editor.create(data(name="More things", after=["Other things", "things"]), actor="ann").entry.sync
+    assert (first.after, second.after) == (("things",), ("other_things", "things"))
+    editor.update(first.id, {"name": "Renamed"}, actor="ann")
+    assert world.service.find(second.id).after == ("other_things", "things")
+    assert slugs(build_definitions(world.project)) >= {"things", "other_things", "more_things"}
+    with pytest.raises(InvalidSyncError) as caught:
+        editor.update(first.id, {"after": ["more_things"]}, actor="ann")
+    assert "other_things → more_things" in mistakes(caught.value)["after"]
+    with pytest.raises(ConflictError, match=r"'More things' .* runs after 'Renamed'"):
+        editor.delete(first.id, actor="ann")
+    editor.update(second.id, {"after": None}, actor="ann")
+    editor.delete(first.id, actor="ann")
+
+
+def test_a_sync_of_the_store_that_runs_after_one_that_left_the_file_fails_the_load(world: World) -> None:
+    world.service.editor.create(data(after=["things"]), actor="ann")
+    without = world.project.model_copy(update={"syncs": ()})
+    with pytest.raises(ConfigurationError, match="cannot run after 'things': there is no sync 'things'") as caught:
+        build_definitions(without)
+    assert "through the API" in str(caught.value.hint)

@@ -35,7 +35,10 @@ class Channel:
 
     def recovers(self, kind: Kind) -> bool:
         """Whether the end of such a trouble is told here: of those announced, or of all where none is."""
-        return any(_RECOVERED in rule.on and (_tells(rule, kind) or len(rule.on) == 1) for rule in self.rules)
+        return any(
+            _RECOVERED in rule.on and (_tells(rule, kind) or len(rule.on) == 1) and _looks_at(rule, kind)
+            for rule in self.rules
+        )
 
     def follows(self, kind: Kind) -> bool:
         """Whether a trouble of this kind is any business of this channel."""
@@ -51,8 +54,22 @@ class Channel:
 
     def crossed(self, trouble: Trouble, entries: int) -> bool:
         """Whether more dead letters are open than a rule allows, which was not so when `entries` were."""
+        if trouble.subject.kind is not Kind.DEAD_LETTERS:
+            return False
         limits = [rule.dead_letters.open for rule in self._rules_for(Kind.DEAD_LETTERS)]
         return any(_reached(limit, trouble.entries) and not _reached(limit, entries) for limit in limits)
+
+    @property
+    def rate(self) -> float | None:
+        """The share of a run's rows above which failures are followed here; None: whatever it is."""
+        rates = (rule.dead_letters.rate for rule in self.rules if _follows_letters(rule))
+        return min((rate for rate in rates if rate is not None), default=None)
+
+    @property
+    def age(self) -> timedelta | None:
+        """How long a dead letter may be open until that is followed here; None: for ever."""
+        ages = (rule.dead_letters.age for rule in self.rules if _follows_letters(rule))
+        return min((age for age in ages if age is not None), default=None)
 
     @property
     def repeat_after(self) -> timedelta:
@@ -60,7 +77,7 @@ class Channel:
         return min(rule.repeat_after for rule in self.rules)
 
     def _rules_for(self, kind: Kind) -> list[AlertRule]:
-        return [rule for rule in self.rules if _tells(rule, kind)]
+        return [rule for rule in self.rules if _tells(rule, kind) and _looks_at(rule, kind)]
 
 
 def channels(rules: Sequence[AlertRule], salt: str) -> list[Channel]:
@@ -75,7 +92,17 @@ def channels(rules: Sequence[AlertRule], salt: str) -> list[Channel]:
 
 
 def _tells(rule: AlertRule, kind: Kind) -> bool:
-    return not _TOLD_AS.get(kind, frozenset({kind.value})).isdisjoint(rule.on)
+    return not _TOLD_AS.get(kind, frozenset({kind.event})).isdisjoint(rule.on)
+
+
+def _looks_at(rule: AlertRule, kind: Kind) -> bool:
+    """Whether the rule has a limit of this kind, where it takes one."""
+    limits = {Kind.FAILURE_RATE: rule.dead_letters.rate, Kind.LETTER_AGE: rule.dead_letters.age}
+    return kind not in limits or limits[kind] is not None
+
+
+def _follows_letters(rule: AlertRule) -> bool:
+    return Kind.DEAD_LETTERS.event in rule.on or rule.on == (_RECOVERED,)
 
 
 def _reached(limit: int | None, entries: int) -> bool:

@@ -16,11 +16,18 @@ from itertools import zip_longest
 from dagster_retl.model.runs import DeadLetter
 from dagster_retl.orchestration.alerting.channels import Channel, channels
 from dagster_retl.orchestration.alerting.decisions import Verdict, when_it_is_over, while_it_lasts
+from dagster_retl.orchestration.alerting.limit_messages import TEXTS, recovery
+from dagster_retl.orchestration.alerting.look import Look
 from dagster_retl.orchestration.alerting.memory import Memory, Said, State
-from dagster_retl.orchestration.alerting.messages import EXAMPLES, Links, Message, recovered, troubled
+from dagster_retl.orchestration.alerting.messages import EXAMPLES, Links, Message, how_it_ended, recovered, troubled
 from dagster_retl.orchestration.alerting.notify import send
-from dagster_retl.orchestration.alerting.troubles import Kind, Subject, Trouble, failing, troubles
+from dagster_retl.orchestration.alerting.outage_messages import answers_again, down
+from dagster_retl.orchestration.alerting.troubles import Kind, Subject, Trouble
+from dagster_retl.orchestration.alerting.watches import Watches
 from dagster_retl.service import Service
+
+_TEXTS = {**TEXTS, Kind.DESTINATION_DOWN: down}
+_ENDINGS = {**dict.fromkeys(TEXTS, recovery), Kind.DESTINATION_DOWN: answers_again}
 
 MESSAGES = 30
 """Messages of one tick; the others wait for the next."""
@@ -57,31 +64,29 @@ def tick(
     """
     told = channels(service.project.alerts, service.store.uuid)
     told.sort(key=lambda channel: channel.id in unreachable)
-    return _Tick(service, Links(dagster_url), of).run(told)
+    return _Tick(service, Links(dagster_url), of, told).run()
 
 
 class _Tick:
     """A look at the store, and what follows from it."""
 
-    def __init__(self, service: Service, links: Links, of: str | None) -> None:
+    def __init__(self, service: Service, links: Links, of: str | None, told: Sequence[Channel]) -> None:
         store = service.store
         self._service = service
-        self._project = service.project.model_copy(update={"syncs": tuple(service.definitions())})
+        syncs = [sync for sync in service.definitions() if of in (None, sync.slug)]
+        self._project = service.project.model_copy(update={"syncs": tuple(syncs)})
         self._links = links
-        project = service.project.project
-        self._memory = Memory(store.notices, project if of is None else f"{project}/{of}")
+        name = service.project.project if of is None else f"{service.project.project}/{of}"
+        self._memory = Memory(store.notices, name)
         self._said = self._memory.all()
-        self._now = store.now()
-        self._attempts = store.runs.last_attempts(sync.id for sync in self._project.syncs)
-        outages = service.outages(self._attempts.values()).values()
-        found = troubles(self._project, self._attempts, store.dead_letters.open_groups(), outages)
-        self._present = {trouble.subject: trouble for trouble in found}
+        self._told = told
+        self._look = Look(service, self._project, Watches(store, name), told)
 
-    def run(self, told: Sequence[Channel]) -> TickReport:
+    def run(self) -> TickReport:
         report = TickReport()
         began = time.monotonic()
-        self._forget_left_channels(told)
-        for news in self._in_turns(told):
+        self._forget_left_channels()
+        for news in self._in_turns():
             enough = len(report.sent) >= MESSAGES or time.monotonic() - began > SECONDS
             if enough or news.channel.id in report.failures:
                 report.waiting += 1
@@ -89,16 +94,16 @@ class _Tick:
                 self._tell(news, report)
         return report
 
-    def _in_turns(self, told: Sequence[Channel]) -> Iterator[_News]:
+    def _in_turns(self) -> Iterator[_News]:
         """All news, one of each channel after the other, so that none waits for another one's many."""
-        by_channel = [[*self._news_of_present(channel), *self._news_of_past(channel)] for channel in told]
+        by_channel = [[*self._news_of_present(channel), *self._news_of_past(channel)] for channel in self._told]
         for turn in zip_longest(*by_channel):
             yield from (news for news in turn if news is not None)
 
     def _news_of_present(self, channel: Channel) -> Iterator[_News]:
-        for subject, trouble in self._present.items():
+        for subject, trouble in self._look.present(channel).items():
             said = self._said.get((channel.id, subject))
-            verdict = while_it_lasts(channel, trouble, said, self._now)
+            verdict = while_it_lasts(channel, trouble, said, self._look.now)
             if verdict is Verdict.WATCH:
                 self._memory.keep(channel, trouble, State.WATCHED, said)
             elif verdict is not Verdict.NOTHING:
@@ -109,28 +114,19 @@ class _Tick:
 
     def _news_of_past(self, channel: Channel) -> Iterator[_News]:
         for (channel_id, subject), said in self._said.items():
-            if channel_id != channel.id or subject in self._present:
+            if channel_id != channel.id or subject in self._look.present(channel):
                 continue
-            if when_it_is_over(channel, subject.kind, said, well=self._well(subject, said)) is Verdict.FORGET:
+            if when_it_is_over(channel, subject.kind, said, well=self._look.well(subject, said)) is Verdict.FORGET:
                 self._memory.forget(channel_id, subject)
             else:
                 message = partial(self._recovered, subject, said)
                 yield _News(channel, message, partial(self._memory.forget, channel_id, subject))
 
-    def _forget_left_channels(self, told: Sequence[Channel]) -> None:
-        present = {channel.id for channel in told}
+    def _forget_left_channels(self) -> None:
+        present = {channel.id for channel in self._told}
         for channel_id, subject in self._said:
             if channel_id not in present:
                 self._memory.forget(channel_id, subject)
-
-    def _well(self, subject: Subject, said: Said) -> bool:
-        """Whether the end of a trouble is good news: its syncs are still there, and fail for no other reason."""
-        if subject.kind is Kind.DESTINATION_DOWN:
-            return subject.destination_id in self._project.destinations
-        syncs = [sync for sync in self._project.syncs if sync.slug in said.syncs]
-        if not syncs or subject.destination_id not in self._project.destinations:
-            return False
-        return subject.kind is Kind.DEAD_LETTERS or not failing(self._attempts) & {sync.id for sync in syncs}
 
     def _tell(self, news: _News, report: TickReport) -> None:
         message = news.message()
@@ -144,10 +140,17 @@ class _Tick:
 
     def _troubled(self, trouble: Trouble, *, again: bool) -> Message:
         destination = self._project.destination(trouble.subject.destination_id)
-        return troubled(trouble, destination, self._links, self._examples(trouble), again=again)
+        tell = _TEXTS.get(trouble.subject.kind)
+        if tell is not None:
+            message = tell(trouble, destination, self._links)
+        else:
+            message = troubled(trouble, destination, self._links, self._examples(trouble))
+        return message.again() if again else message
 
     def _recovered(self, subject: Subject, said: Said) -> Message:
-        return recovered(subject, said, self._project.destination(subject.destination_id), self._links)
+        destination = self._project.destination(subject.destination_id)
+        ending = _ENDINGS.get(subject.kind, how_it_ended)
+        return recovered(ending(subject, said, destination), said, self._links)
 
     def _examples(self, trouble: Trouble) -> list[DeadLetter]:
         found: list[DeadLetter] = []

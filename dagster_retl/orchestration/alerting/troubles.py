@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -16,17 +16,25 @@ from dagster_retl.store.dead_letters import OpenGroup
 
 
 class Kind(StrEnum):
-    """What people can be told about, as `alerts.on` calls it."""
+    """What people can be told about: what `alerts.on` calls it, and which of the thresholds."""
 
     RUN_FAILED = "run_failed"
     DESTINATION_DOWN = "destination_down"
     GUARD_TRIPPED = "guard_tripped"
     DEAD_LETTERS = "dead_letters"
+    FAILURE_RATE = "dead_letters.rate"
+    LETTER_AGE = "dead_letters.age"
+    STALE = "stale"
+
+    @property
+    def event(self) -> str:
+        """What `alerts.on` calls it."""
+        return self.value.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Subject:
-    """What a message is about, whatever the number of syncs. `code`: of the error, or the guard's name."""
+    """What a message is about, whatever the number of syncs. `code`: of the error, or the guard's name, or empty."""
 
     kind: Kind
     destination_id: str
@@ -34,12 +42,21 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """succeeded: when it last did; None: never. due: when it was to have succeeded again."""
+
+    succeeded: datetime | None
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """A subject that is in trouble.
 
     syncs: in the project's order. since: of the first sign of it that the store still shows.
-    runs: the failed attempt of each sync, by slug. letters: the open dead letters of each, by slug. outage: of a
-    destination that is down, whose syncs all wait.
+    runs: the run of each sync that shows it, by slug. letters: the open dead letters of each, by slug.
+    outage: of a destination that is down, whose syncs all wait. late: how late each is, by slug. limit: what a rule
+    allows, in words.
     """
 
     subject: Subject
@@ -48,6 +65,8 @@ class Trouble:
     runs: Mapping[str, Run]
     letters: Mapping[str, OpenGroup]
     outage: Outage | None = None
+    late: Mapping[str, Late] = field(default_factory=dict)
+    limit: str = ""
 
     @property
     def entries(self) -> int:
@@ -81,7 +100,7 @@ def _down(project: Project, outage: Outage, attempts: Mapping[str, Run]) -> Trou
     tried = {sync.slug: attempts[sync.id] for sync in syncs if sync.id in attempts}
     failed = {slug: run for slug, run in tried.items() if run.error_code == ErrorCode.DESTINATION_DOWN}
     subject = Subject(Kind.DESTINATION_DOWN, outage.destination_id, ErrorCode.DESTINATION_DOWN)
-    return Trouble(subject, syncs, outage.since, failed, {}, outage)
+    return Trouble(subject, syncs, outage.since, failed, {}, outage=outage)
 
 
 def failing(attempts: Mapping[str, Run]) -> set[str]:
