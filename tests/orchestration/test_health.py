@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from alert_things import Inbox, tick
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from worlds import World, world
 
@@ -309,6 +309,7 @@ WORDS = st.lists(st.sampled_from(["run up", "run down", "check up", "check down"
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=WORDS)
+@example(words=["run down", "check up", "check down"])
 def test_the_last_word_counts_and_an_outage_begins_with_its_first(
     words: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
