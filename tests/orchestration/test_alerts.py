@@ -16,6 +16,7 @@ from dagster_retl.errors import ErrorCode, RetlError
 from dagster_retl.model.project import AlertRule
 from dagster_retl.model.runs import Guard, RunOptions, RunStatus
 from dagster_retl.model.sync import Sync
+from dagster_retl.orchestration.alerting.tick import tick as look
 from dagster_retl.orchestration.alerts import alert_sensor
 from dagster_retl.service import Service
 from dagster_retl.testing.fake_http import Rules
@@ -306,6 +307,17 @@ def test_the_syncs_of_another_project_in_the_store_are_none_of_its_business(made
     end_run(made.service, foreign, ErrorCode.AUTH)
     tick(made.project)
     assert inbox.titles() == []
+
+
+def test_the_sensor_of_one_sync_tells_of_no_other(made: World, inbox: Inbox) -> None:
+    other = made.project.syncs[0].model_copy(update={"name": "other", "slug": "other"})
+    data = other.model_dump(mode="json", exclude_unset=True, exclude={"project", "slug"})
+    stored = made.service.editor.create({**data, "sync_mode": "upsert"}, actor="ann").entry.sync
+    end_run(made.service, stored, ErrorCode.AUTH)
+    look(made.service, of="things")
+    assert inbox.titles() == []
+    look(made.service)
+    assert inbox.titles() == ["other into http_service fails: AUTH"]
 
 
 def test_links_lead_into_dagster(made: World, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
