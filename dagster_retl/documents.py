@@ -8,6 +8,7 @@ from typing import Any
 
 from dagster_retl.engine.plan import Plan, PlannedRow
 from dagster_retl.errors import RetlError
+from dagster_retl.model.partitions import named
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import DeadLetter, DeadLetterStats, Run
 from dagster_retl.model.sync import Sync
@@ -58,7 +59,8 @@ def run_document(run: Run) -> Document:
 
 def letter_document(letter: DeadLetter) -> Document:
     """A dead letter's attributes and its id."""
-    return {**with_times(asdict(letter)), "resolved": letter.resolved}
+    told = {"resolved": letter.resolved, "partition": named(letter.partition)}
+    return {**with_times(asdict(letter)), **told}
 
 
 def stats_document(stats: DeadLetterStats) -> Document:

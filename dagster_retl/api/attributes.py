@@ -233,6 +233,8 @@ class RunAttributes(Shape):
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     full_refresh: bool
     dry_run: bool
+    partition: str | None
+    """The key of the partition that it read, of a sync with partitions."""
     trigger: str
     rows_read: int
     rows_written: int
@@ -264,6 +266,8 @@ class LetterAttributes(Shape):
     message: str
     record_keys: dict[str, Any]
     operation: str
+    partition: str | None
+    """Of a sync with partitions: the fixed key, or the window of time."""
     attempts: int
     rows: int
     first_seen_at: datetime

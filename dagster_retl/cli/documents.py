@@ -17,6 +17,7 @@ from dagster_retl.documents import (
 )
 from dagster_retl.engine.explain import Explanation, Now
 from dagster_retl.engine.forget import Forgotten
+from dagster_retl.model.partitions import named
 from dagster_retl.service import Finding, SyncView
 
 __all__ = [
@@ -53,7 +54,9 @@ def explanation_document(told: Explanation) -> Document:
         "key": told.key,
         "record_keys": dict(told.record_keys),
         "now": None if told.now is None else _now_document(told.now),
-        "snapshot": None if told.delivered is None else with_times(asdict(told.delivered)),
+        "snapshot": None
+        if told.delivered is None
+        else with_times(asdict(told.delivered)) | {"partition": named(told.delivered.partition)},
         "attempts": [with_times(asdict(attempt)) for attempt in told.attempts],
         "dead_letters": [
             {**letter_document(letter), "parked": told.parked(letter), "silences": told.silences(letter)}

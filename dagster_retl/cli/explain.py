@@ -17,6 +17,7 @@ from dagster_retl.cli.keys import parse_key
 from dagster_retl.cli.session import Session
 from dagster_retl.engine.explain import Attempt, Explanation, Now
 from dagster_retl.model.ids import DEAD_LETTER_PREFIX, RUN_PREFIX
+from dagster_retl.model.partitions import named
 from dagster_retl.model.runs import DeadLetter
 
 _MARKS = {
@@ -93,7 +94,7 @@ def _facts(told: Explanation) -> Iterator[tuple[str, RenderableType]]:
             yield "warning", Text(warning, style="yellow")
     yield "snapshot", _delivered(told)
     if told.partition is not None:
-        yield "partition", Text(told.partition.removeprefix("="))
+        yield "partition", Text(named(told.partition) or "")
     for question in told.suspects:
         sent = "a version of it" if question.content else "its removal"
         yield "suspect", Text.assemble((f"{sent} may still land until ", "yellow"), words.clock(question.until))

@@ -207,5 +207,10 @@ class Partitions(Definition):
         return "No window is over yet." if latest is None else f"The last one that is over is {latest.key}."
 
 
+def named(identity: str | None) -> str | None:
+    """An `identity` as people read it: the fixed key, or the window."""
+    return None if identity is None else identity.removeprefix("=")
+
+
 def _from_utc(text: str) -> datetime:
     return datetime.strptime(text, _UTC_FORMAT).replace(tzinfo=UTC)

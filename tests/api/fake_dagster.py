@@ -14,12 +14,13 @@ _WHERE = {"name": "__repository__", "location": {"name": "here"}}
 
 
 class FakeDagster(LoopbackServer):
-    """`launched` is Dagster run → retl run; `states` Dagster run → status."""
+    """`launched` is Dagster run → retl run; `states` Dagster run → status; `tags` those of each launch."""
 
     def __init__(self) -> None:
         super().__init__()
         self.launched: dict[str, str] = {}
         self.states: dict[str, str] = {}
+        self.tags: list[dict[str, str]] = []
         self._changing = threading.Lock()
 
     def handle(self, request: Received) -> Reply:
@@ -53,6 +54,7 @@ class FakeDagster(LoopbackServer):
 
     def _launch(self, params: dict[str, Any]) -> str:
         [op] = params["runConfigData"]["ops"].values()
+        self.tags.append({tag["key"]: tag["value"] for tag in params["executionMetadata"]["tags"]})
         dagster_run_id = str(uuid.uuid4())
         self.launched[dagster_run_id] = op["config"]["run_id"]
         self.states[dagster_run_id] = "QUEUED"

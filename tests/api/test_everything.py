@@ -12,11 +12,9 @@ from api_desk import KEY_FIELD, Desk
 from pydantic import BaseModel
 
 from dagster_retl import Project
-from dagster_retl.model.not_built import NOT_BUILT
 from dagster_retl.model.sync import FieldMapping, Sync
 
 FILE_ONLY = {"project", "adopt", "renamed_from"}
-NOT_YET = {entry.path.removeprefix("syncs.*.") for entry in NOT_BUILT if entry.path.startswith("syncs.*.")}
 
 FULL: dict[str, Any] = {
     "name": "says everything",
@@ -38,6 +36,7 @@ FULL: dict[str, Any] = {
     "change_detection": {"watermark": "account_id", "lookback": "1h30m"},
     "guards": {"deletes": 0.2, "shrink": 0.4, "failures": 0.5},
     "checks": {"dead_letters": {"open": 3, "age": "2h"}, "unique_keys": True, "destination_contract": True},
+    "after": ["in_the_file"],
     "max_attempts": 9,
     "on_missing": "fail",
     "owners": ["team:revops"],
@@ -110,7 +109,7 @@ def desk(desk: Desk) -> Desk:
 def test_the_examples_say_every_setting_and_none_as_it_is_by_default() -> None:
     """A setting that is new is to be said here, so that the other tests look at it."""
     left = set(paths(Sync)) - set(said_in(FULL)) - set(said_in(PARTED))
-    assert {each for each in left if each.partition(".")[0] not in FILE_ONLY | NOT_YET} == set()
+    assert {each for each in left if each.partition(".")[0] not in FILE_ONLY} == set()
     for name, field in Sync.model_fields.items():
         if name in FULL:
             assert FULL[name] != field.default, name
@@ -144,24 +143,13 @@ def test_the_document_describes_every_setting(api: httpx.Client) -> None:
     schemas = api.get("/openapi.json").json()["components"]["schemas"]
     fields = set(Sync.model_fields) - FILE_ONLY
     for name in ("SyncInput", "SyncChanges"):
-        assert fields - set(schemas[name]["properties"]) == NOT_YET - FILE_ONLY
+        assert fields - set(schemas[name]["properties"]) == set()
     assert fields - set(schemas["SyncAttributes"]["properties"]) == set()
     for setting, shape in (("checks", "ChecksShape"), ("partitions", "PartitionsShape"), ("schedule", "ScheduleShape")):
         inner = part(Sync.model_fields[setting].annotation)
         assert inner is not None
         assert set(inner.model_fields) == set(schemas[shape]["properties"])
     assert set(schemas["FieldMapping"]["properties"]) == set(FieldMapping.model_fields)
-
-
-def test_what_is_not_supported_says_so(api: httpx.Client) -> None:
-    for name in NOT_YET - FILE_ONLY:
-        refused = api.post("/syncs", json={**FULL, "name": "other", "slug": "other", name: ["in the file"]})
-        assert refused.status_code == 422
-        assert f"`{name}` is not supported by this version" in refused.json()["error"]["message"]
-    for name in FILE_ONLY:
-        refused = api.post("/syncs", json={**FULL, "name": "other", "slug": "other", name: "x"})
-        assert refused.status_code == 422
-        assert name in {each["field"] for each in refused.json()["error"]["details"]}
 
 
 def test_parts_may_be_spelled_in_one_way_only(api: httpx.Client) -> None:

@@ -17,9 +17,10 @@ from dagster_retl.api.openapi import documented
 from dagster_retl.api.paging import LIMIT, MOST, decode, page
 from dagster_retl.api.problems import ApiError, Detail
 from dagster_retl.api.route import Route
-from dagster_retl.api.routes.syncs import find_entry
+from dagster_retl.api.routes.syncs import find_entry, find_partition
 from dagster_retl.api.visible import reachable_syncs, require_known_sync
 from dagster_retl.errors import ConflictError, NotFoundError
+from dagster_retl.model.partitions import Partition
 from dagster_retl.model.runs import Guard, Run, RunOptions, RunStatus
 from dagster_retl.store.api_keys import ApiKey
 
@@ -38,6 +39,8 @@ class RunBody(Body):
     full_refresh: bool = False
     dry_run: bool = False
     overrides: list[Annotated[Guard, Strict(strict=False)]] = Field(default_factory=list)
+    partition: str | None = None
+    """Of syncs with partitions: the key of the one to read."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -47,10 +50,10 @@ class RunBody(Body):
             raise ValueError("`sync_ids` names a sync twice")
         return self
 
-    @property
-    def options(self) -> RunOptions:
+    def options(self, partition: Partition | None) -> RunOptions:
         """What is special about each of the runs."""
-        return RunOptions(self.full_refresh, self.dry_run, overrides=frozenset(self.overrides))
+        overrides = frozenset(self.overrides)
+        return RunOptions(self.full_refresh, self.dry_run, overrides=overrides, partition=partition)
 
 
 async def run_body(request: Request) -> RunBody:
@@ -67,7 +70,8 @@ def run_sync(key: Runner, held: Held, body: Annotated[RunBody, Depends(run_body)
     """Starts a run of each sync, or of none: all are looked at before the first starts."""
     wanted = [body.sync_id] if body.sync_id is not None else body.sync_ids or []
     syncs = [find_entry(key, held, sync_id).sync for sync_id in wanted]
-    runs = queue(held, {sync.id: body.options for sync in syncs}, "api", actor_of(key))
+    asked = {sync.id: body.options(find_partition(held, sync, body.partition)) for sync in syncs}
+    runs = queue(held, asked, "api", actor_of(key))
     started = start(held, runs)
     documents = [run_resource(run) for run in started]
     return Answer({"data": documents[0] if body.sync_id is not None else documents}, 202)

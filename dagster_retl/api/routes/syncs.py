@@ -24,10 +24,12 @@ from dagster_retl.api.documents import (
 )
 from dagster_retl.api.openapi import documented
 from dagster_retl.api.paging import LIMIT, MOST, Position, decode, page
-from dagster_retl.api.problems import ApiError, Detail
+from dagster_retl.api.problems import ApiError, Detail, invalid
 from dagster_retl.api.route import Route
 from dagster_retl.documents import rfc3339
+from dagster_retl.errors import ConfigurationError
 from dagster_retl.model.model_errors import written_settings
+from dagster_retl.model.partitions import Partition
 from dagster_retl.model.runs import RunOptions
 from dagster_retl.model.sync import FieldMapping, Sync
 from dagster_retl.store.api_keys import ApiKey
@@ -55,6 +57,8 @@ class PlanBody(Body):
     """What is special about the run that is planned."""
 
     full_refresh: bool = False
+    partition: str | None = None
+    """Of a sync with partitions: the key of the one to read."""
     limit: Annotated[int, Field(ge=1, lt=INT64), WHOLE] | None = None
 
 
@@ -183,7 +187,9 @@ def toggle_sync(key: Writer, held: Held, body: Annotated[Toggle, Depends(toggle_
 def plan_sync(key: Runner, held: Held, sync_id: str, body: Annotated[PlanBody, Depends(plan_body)]) -> Answer:
     """What a run would write, found by reading the warehouse; nothing is written. The values of rows are masked."""
     sync = find_entry(key, held, sync_id).sync
-    plan = held.service.plan(sync.id, RunOptions(full_refresh=body.full_refresh, limit=body.limit))
+    partition = find_partition(held, sync, body.partition)
+    options = RunOptions(full_refresh=body.full_refresh, limit=body.limit, partition=partition)
+    plan = held.service.plan(sync.id, options)
     return one("reverse_etl_plan", None, plan_attributes(sync, plan))
 
 
@@ -201,6 +207,14 @@ def find_entry(key: ApiKey, held: Shared, sync_id: str) -> Entry:
     found = held.service.catalog.entry_of(sync_id)
     require_destination(key, found.sync.destination_id, f"sync {sync_id!r}")
     return found
+
+
+def find_partition(held: Shared, sync: Sync, key: str | None) -> Partition | None:
+    """The partition that is asked for. Raises `ApiError` where the sync has none of this key, or none is named."""
+    try:
+        return sync.partition(key, held.service.store.now())
+    except ConfigurationError as error:
+        raise invalid("partition", "partition", f"{error.message}. {error.hint or ''}".strip()) from None
 
 
 def schedule_state(held: Shared, entry: Entry) -> str:
