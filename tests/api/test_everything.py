@@ -129,7 +129,7 @@ def test_what_is_said_is_kept_and_shown(api: httpx.Client, desk: Desk, said: dic
     assert {name: kept[name] for name in body if name in kept} == {n: v for n, v in body.items() if n in kept}
     assert set(body) - set(kept) == {"name", "slug", "enabled"}
     project = json.loads(desk.path.read_text())
-    of_file = Project(base=desk.folder, **(project | {"syncs": [body]})).sync(body["slug"])
+    of_file = Project(base=desk.folder, **(project | {"syncs": [*project["syncs"], body]})).sync(body["slug"])
     again = api.put(f"/syncs/{sync_id}", json=body)
     assert again.status_code == 200, again.text
     assert {name: again.json()["data"]["attributes"][name] for name in body} == body
