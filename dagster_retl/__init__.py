@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagster_retl.model.project import Destination, Project, Warehouse
-    from dagster_retl.model.sync import FieldMapping, Guards, Schedule, Sync
+    from dagster_retl.model.sync import FieldMapping, Sync
+    from dagster_retl.model.sync_settings import Guards, Schedule
     from dagster_retl.orchestration.build import build_definitions
     from dagster_retl.orchestration.components import ReverseEtlComponent, ReverseEtlSyncComponent
     from dagster_retl.orchestration.config import SyncRunConfig
@@ -25,12 +26,12 @@ _MODULES = {
     "DeadLetterQueue": "dagster_retl.orchestration.resources",
     "Destination": "dagster_retl.model.project",
     "FieldMapping": "dagster_retl.model.sync",
-    "Guards": "dagster_retl.model.sync",
+    "Guards": "dagster_retl.model.sync_settings",
     "Project": "dagster_retl.model.project",
     "ReverseEtlComponent": "dagster_retl.components",
     "ReverseEtlResource": "dagster_retl.orchestration.resources",
     "ReverseEtlSyncComponent": "dagster_retl.components",
-    "Schedule": "dagster_retl.model.sync",
+    "Schedule": "dagster_retl.model.sync_settings",
     "Service": "dagster_retl.service",
     "Sync": "dagster_retl.model.sync",
     "SyncRunConfig": "dagster_retl.orchestration.config",

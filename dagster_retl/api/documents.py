@@ -11,7 +11,8 @@ from dagster_retl.engine.plan import Plan
 from dagster_retl.model.redactor import MASK
 from dagster_retl.model.rows import FieldInfo, ObjectInfo
 from dagster_retl.model.runs import DeadLetter, Run
-from dagster_retl.model.sync import Schedule, Sync
+from dagster_retl.model.sync import Sync
+from dagster_retl.model.sync_settings import Schedule
 from dagster_retl.store.stored_syncs import SyncVersion
 from dagster_retl.syncs.catalog import Entry
 

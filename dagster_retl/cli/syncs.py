@@ -15,7 +15,8 @@ from dagster_retl.cli.documents import plan_document, sync_document
 from dagster_retl.cli.session import Session, actor
 from dagster_retl.cli.stored import export, history, list_retired, purge
 from dagster_retl.engine.plan import Plan
-from dagster_retl.model.sync import FieldMapping, Schedule, Sync
+from dagster_retl.model.sync import FieldMapping, Sync
+from dagster_retl.model.sync_settings import Schedule
 from dagster_retl.service import RetiredView, SyncView
 
 _CHANGES = {"create": ("+ create", "green"), "update": ("~ update", "cyan"), "delete": ("− delete", "red")}

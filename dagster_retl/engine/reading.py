@@ -12,7 +12,8 @@ from dagster_retl.engine.watermark import CursorColumn, Mark, definition_of, nex
 from dagster_retl.errors import ErrorCode, SourceError
 from dagster_retl.model.rows import KeyForm
 from dagster_retl.model.runs import RunOptions
-from dagster_retl.model.sync import Sync, Watermark
+from dagster_retl.model.sync import Sync
+from dagster_retl.model.sync_settings import Watermark
 from dagster_retl.sources.base import Source
 from dagster_retl.sources.cursors import CursorValue, check_step, kind_of
 from dagster_retl.sources.window import MAX_LOOKUPS, KeyColumn, lookups_sql, probe, windowed

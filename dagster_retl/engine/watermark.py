@@ -15,7 +15,8 @@ import pyarrow as pa
 from dagster_retl.changes.passing import Cursors, cursors, numbers_as_text
 from dagster_retl.errors import ConfigurationError, ErrorCode, SourceError
 from dagster_retl.mapping.columns import Columns
-from dagster_retl.model.sync import Sync, Watermark
+from dagster_retl.model.sync import Sync
+from dagster_retl.model.sync_settings import Watermark
 from dagster_retl.sources.base import Source
 from dagster_retl.sources.cursors import CursorKind, CursorValue, check_step, kind_of
 

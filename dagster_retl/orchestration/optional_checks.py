@@ -9,7 +9,8 @@ import dagster as dg
 
 from dagster_retl.errors import ErrorCode, RetlError
 from dagster_retl.model.runs import RunOptions
-from dagster_retl.model.sync import DeadLetterCheck, Sync
+from dagster_retl.model.sync import Sync
+from dagster_retl.model.sync_settings import DeadLetterCheck
 from dagster_retl.model.units import format_duration
 from dagster_retl.orchestration.contract import drift
 from dagster_retl.orchestration.names import ServiceFactory, asset_key, pool

@@ -33,7 +33,8 @@ from dagster_retl.model.project import (
     Warehouse,
 )
 from dagster_retl.model.runs import Guard
-from dagster_retl.model.sync import FieldMapping, Guards, Schedule, Sync, SyncMode, Watermark
+from dagster_retl.model.sync import FieldMapping, Sync, SyncMode
+from dagster_retl.model.sync_settings import Guards, Schedule, Watermark
 from dagster_retl.model.units import format_duration
 from dagster_retl.orchestration.config import SyncRunConfig
 from dagster_retl.service import Service

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from dagster_retl.model.model_errors import written_settings
 from dagster_retl.model.problems import ProjectFileError
 from dagster_retl.model.project import AlertRule, DeadLetterThresholds, Destination, EngineSettings, Project, Warehouse
-from dagster_retl.model.sync import FieldMapping, Guards, Schedule, Sync
+from dagster_retl.model.sync import FieldMapping, Sync
+from dagster_retl.model.sync_settings import Guards, Schedule
 
 ENVIRON = {"A": "s3cr3t-of-A", "B": ""}
 

@@ -19,7 +19,7 @@ from worlds import World, world
 from dagster_retl.errors import ErrorCode
 from dagster_retl.model.project import AlertRule
 from dagster_retl.model.runs import RunOptions, RunStatus
-from dagster_retl.model.sync import Schedule
+from dagster_retl.model.sync_settings import Schedule
 from dagster_retl.orchestration.alerting.staleness import due
 from dagster_retl.orchestration.freshness import overdue_after
 from dagster_retl.service import Service

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 from dagster_retl.model.project import Project
 from dagster_retl.model.runs import Run
-from dagster_retl.model.sync import Schedule, Sync
+from dagster_retl.model.sync import Sync
+from dagster_retl.model.sync_settings import Schedule
 from dagster_retl.orchestration.alerting.troubles import Kind, Late, Subject, Trouble
 from dagster_retl.orchestration.alerting.watches import Watch
 from dagster_retl.orchestration.freshness import overdue_after
