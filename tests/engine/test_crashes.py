@@ -89,11 +89,7 @@ def test_killed_at_some_points(prepare: Prepare, kind: Kind, postgres: bool, cou
     assert sum(survive(scenario, point) for point in points) >= count - 1
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("postgres", [False, True], ids=["sqlite", "postgres"])
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_killed_at_every_point(prepare: Prepare, kind: Kind, postgres: bool) -> None:
-    scenario = prepare(kind, postgres=postgres)
+def at_every_point(scenario: Scenario) -> None:
     points = scenario.points()
     assert {point.split()[0] for point in points} >= {
         "start",
@@ -108,6 +104,22 @@ def test_killed_at_every_point(prepare: Prepare, kind: Kind, postgres: bool) -> 
     assert killed >= 0.9 * len(points)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+class TestKilledAtEveryPoint:
+    """A class for each store, so that they run side by side."""
+
+    def test_on_sqlite(self, prepare: Prepare, kind: Kind) -> None:
+        at_every_point(prepare(kind))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+class TestKilledAtEveryPointOnPostgres:
+    def test_on_postgres(self, prepare: Prepare, kind: Kind) -> None:
+        at_every_point(prepare(kind, postgres=True))
+
+
 def test_what_a_killed_run_sent_is_taken_back(prepare: Prepare) -> None:
     scenario = prepare(MIRROR)
     for point in ("wire late 1", "wire applied 6"):
@@ -116,11 +128,12 @@ def test_what_a_killed_run_sent_is_taken_back(prepare: Prepare) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", [MIRROR, REFRESH], ids=lambda kind: kind.name)
-def test_what_a_killed_run_sent_is_taken_back_at_any_point(prepare: Prepare, kind: Kind) -> None:
-    scenario = prepare(kind)
-    for point in scenario.points():
-        if point.split()[0] in ("deliver", "fold", "commit", "wire"):
-            take_back(scenario, point)
+class TestTakenBack:
+    def test_at_any_point(self, prepare: Prepare, kind: Kind) -> None:
+        scenario = prepare(kind)
+        for point in scenario.points():
+            if point.split()[0] in ("deliver", "fold", "commit", "wire"):
+                take_back(scenario, point)
 
 
 def twice(scenario: Scenario, *, examples: int) -> None:
@@ -140,8 +153,18 @@ def test_killed_twice_in_a_row(prepare: Prepare) -> None:
     twice(prepare(MIRROR), examples=2)
 
 
+MANY = int(os.environ.get("RETL_CRASHES", "50"))
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("postgres", [False, True], ids=["sqlite", "postgres"])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_killed_twice_in_a_row_at_many_points(prepare: Prepare, kind: Kind, postgres: bool) -> None:
-    twice(prepare(kind, postgres=postgres), examples=int(os.environ.get("RETL_CRASHES", "50")))
+class TestKilledTwiceInARow:
+    def test_on_sqlite(self, prepare: Prepare, kind: Kind) -> None:
+        twice(prepare(kind), examples=MANY)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+class TestKilledTwiceInARowOnPostgres:
+    def test_on_postgres(self, prepare: Prepare, kind: Kind) -> None:
+        twice(prepare(kind, postgres=True), examples=MANY)
