@@ -151,7 +151,7 @@ def test_a_live_run_makes_the_newcomer_stop(tmp_path: Path) -> None:
 def test_a_run_that_was_told_to_stop_ends_at_a_batch_boundary(tmp_path: Path) -> None:
     with world(tmp_path, config=CONFIG) as made:
         made.http.latency = 0.05
-        fill(made, 300)
+        fill(made, 3_000)
         child = start(made, tmp_path)
         wait_until(lambda: made.writes() > 0, child)
         child.send_signal(signal.SIGINT)
@@ -162,4 +162,4 @@ def test_a_run_that_was_told_to_stop_ends_at_a_batch_boundary(tmp_path: Path) ->
         assert run.counters.balanced()
         assert run.counters.unknown == 0
         assert run.counters.written == len(made.records)
-        assert made.run().run.counters.written == 300 - run.counters.written
+        assert made.run().run.counters.written == 3_000 - run.counters.written

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from capricious import Capricious, Fate
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nursery import Nursery
 from worlds import World, project_of, world
@@ -380,20 +380,35 @@ _CHANGES = st.lists(
         st.tuples(st.just("put"), st.integers(1, 4), st.sampled_from(["a", "b", "bad"]), st.sampled_from(PLACES)),
         st.tuples(st.just("drop"), st.integers(1, 4)),
         st.tuples(st.just("run"), st.sampled_from(PLACES), st.booleans()),
-        st.tuples(st.just("lose"), st.integers(1, 3)),
     ),
     max_size=14,
 )
 
 
-@settings(max_examples=25, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(_CHANGES)
-def test_whatever_happened_one_run_of_each_partition_makes_it_right(
-    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[Any, ...]]
-) -> None:
+def test_whatever_happened_one_run_of_each_partition_makes_it_right(tmp_path_factory: pytest.TempPathFactory) -> None:
+    whatever_happens(tmp_path_factory, examples=6)
+
+
+@pytest.mark.long
+def test_whatever_happened_often(tmp_path_factory: pytest.TempPathFactory) -> None:
+    whatever_happens(tmp_path_factory, examples=100)
+
+
+def whatever_happens(tmp_path_factory: pytest.TempPathFactory, *, examples: int) -> None:
+    """Random stories, that hypothesis tells."""
+
+    @settings(max_examples=examples, deadline=None, database=None)
+    @given(_CHANGES)
+    def story(changes: list[tuple[Any, ...]]) -> None:
+        tell(tmp_path_factory.mktemp("parts"), changes)
+
+    story()
+
+
+def tell(folder: Path, changes: list[tuple[Any, ...]]) -> None:
     everything = frozenset({Guard.DELETES, Guard.SHRINK, Guard.FAILURES})
     sync = {**TENANTS, "partitions": list(PLACES)}
-    with parted_world(tmp_path_factory.mktemp("parts"), **sync) as made:
+    with parted_world(folder, **sync) as made:
         for change in changes:
             match change:
                 case ("put", key, name, where):
