@@ -63,7 +63,7 @@ def predecessor_deps(project: Project, sync: Sync) -> list[dg.AssetDep]:
 
     None where writes are off: a plan materializes nothing, and Dagster would skip all plans that come after one.
     """
-    if not project.writes:
+    if not (project.writes and sync.after):
         return []
     parted = {each.slug: each.partitions for each in project.syncs}
     return [_after(sync, slug, parted.get(slug)) for slug in predecessors(sync, project.syncs)]
