@@ -669,7 +669,21 @@ def test_a_few_histories(kind: Kind, nursery: Nursery) -> None:
     run_histories(kind, nursery, max_examples=1, stateful_step_count=12, derandomize=True)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("kind", KINDS, ids=_named)
-def test_many_histories(kind: Kind, nursery: Nursery) -> None:
+def run_many(kind: Kind, nursery: Nursery) -> None:
     run_histories(kind, nursery, max_examples=int(os.environ.get("RETL_HISTORIES", "200")), stateful_step_count=16)
+
+
+@pytest.mark.long
+class TestManyHistories:
+    """In two classes, so that they run side by side."""
+
+    @pytest.mark.parametrize("kind", KINDS[::2], ids=_named)
+    def test_of_some_kinds(self, kind: Kind, nursery: Nursery) -> None:
+        run_many(kind, nursery)
+
+
+@pytest.mark.long
+class TestManyOtherHistories:
+    @pytest.mark.parametrize("kind", KINDS[1::2], ids=_named)
+    def test_of_the_other_kinds(self, kind: Kind, nursery: Nursery) -> None:
+        run_many(kind, nursery)
