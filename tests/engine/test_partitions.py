@@ -320,6 +320,18 @@ def test_a_suspect_is_removed_by_its_own_partition_only(tenants: World, nursery:
     assert tenants.names() == {"2": "b"}
 
 
+def test_a_delete_sync_forgets_only_what_left_its_partition(tmp_path: Path) -> None:
+    with parted_world(tmp_path, **{**TENANTS, "sync_mode": "delete"}) as made:
+        put(made, (1, "a", "eu"), (2, "b", "us"))
+        assert counts(run(made, "eu"))[1] == 1
+        assert counts(run(made, "us"))[1] == 1
+        assert counts(run(made, "eu")) == (1, 0, 0, 1, 0, 0)
+        made.sql("DELETE FROM t WHERE id = 1")
+        run(made, "eu")
+        put(made, (1, "a", "eu"))
+        assert counts(run(made, "eu"))[1] == 1
+
+
 def test_a_baseline_of_one_partition(tenants: World) -> None:
     put(tenants, (1, "a", "eu"), (2, "b", "us"))
     assert counts(run(tenants, "eu", baseline=True)) == (1, 0, 0, 1, 0, 0)
