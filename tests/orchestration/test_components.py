@@ -119,8 +119,9 @@ def test_a_sync_and_a_project_load_side_by_side(shop: DgProject, scene: Scene, a
     assert set(_syncs(found)) == {"retl/from_the_file", "retl/others", "retl/people"}
     assert {schedule["name"] for schedule in found["schedules"]} == {"from_the_file", "people"}
     assert {job["name"] for job in found["jobs"]} == {"retl_syncs", "retl_people", "retl_others"}
-    sensors = {"retl_alerts", "retl_reaper", "retl_reaper_people", "retl_reaper_others"}
-    assert {sensor["name"] for sensor in found["sensors"]} == sensors
+    each = ("retl_reaper", "retl_replays", "retl_destination_health")
+    sensors = {f"{name}{suffix}" for name in each for suffix in ("", "_people", "_others")}
+    assert {sensor["name"] for sensor in found["sensors"]} == sensors | {"retl_alerts"}
     assert {check["key"] for check in found["asset_checks"]} >= {"retl/people:row_balance", "retl/people:failure_rate"}
 
 
