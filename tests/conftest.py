@@ -20,7 +20,8 @@ from typing import Any
 import psycopg
 import pymysql
 import pytest
-from object_server import Bucket, ObjectServer, free_port, object_server
+from object_server import Bucket, ObjectServer, object_server
+from programs import free_port
 from psycopg import sql
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from programs import free_port
+
 KEY, SECRET = "AKIATESTKEY", "very/secret+key"  # a secret as Amazon makes them: it has to be encoded in a URL
 REGION = "eu-west-3"
 
@@ -93,12 +95,6 @@ def object_server(environment: Mapping[str, str] | None = None) -> Iterator[Obje
     finally:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _await(port: int, process: subprocess.Popen[bytes]) -> None:

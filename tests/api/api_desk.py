@@ -8,25 +8,22 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import httpx
-import pytest
 import uvicorn
+from programs import ROOT, eventually, free_port
 
-import dagster_retl
 from dagster_retl import Project, Service
 from dagster_retl.api.app import create_app
 from dagster_retl.store.api_keys import Scope
 from dagster_retl.testing import FakeHttpService, Rules
 
-ROOT = Path(dagster_retl.__file__).parents[1]
 BASE = "/api/reverse-etl"
 KEY_FIELD = "External_Id__c"
 NOBODY = "http://127.0.0.1:9"
@@ -57,22 +54,6 @@ SYNC: dict[str, Any] = {
 def refuse(record: Mapping[str, Any]) -> str | None:
     """What the destination has against a record."""
     return "bad format for field Name" if "@@" in str(record.get("Name")) else None
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def eventually(what: str, look: Callable[[], Any], *, seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        seen = look()
-        if seen:
-            return seen
-        time.sleep(0.1)
-    return pytest.fail(f"{what} did not happen within {seconds:g} s")
 
 
 @dataclass(frozen=True)

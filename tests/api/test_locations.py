@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from api_desk import KEY_FIELD, ROOT, Desk, build_desk, client, eventually, free_port, listening, serving
+from api_desk import KEY_FIELD, Desk, build_desk, client, listening, serving
+from programs import ROOT, eventually, free_port
 
 from dagster_retl import Project
 from dagster_retl.model.sync import Sync

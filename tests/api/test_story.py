@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from api_desk import ROOT, SYNC, Stack, build_desk, client, eventually, listening, stack_of
+from api_desk import SYNC, Stack, build_desk, client, listening, stack_of
+from programs import ROOT, eventually
 
 from dagster_retl.model.ids import DEAD_LETTER_PREFIX, RUN_PREFIX, SYNC_PREFIX
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import httpx
 import pytest
-from api_desk import ROOT, SYNC, Desk, build_desk, client, eventually, free_port, listening
+from api_desk import SYNC, Desk, build_desk, client, listening
 from fake_dagster import FakeDagster
+from programs import ROOT, eventually, free_port
 
 from dagster_retl import Service
 from dagster_retl.errors import ErrorCode

@@ -18,14 +18,11 @@ from typing import Any
 
 import duckdb
 import httpx
-from test_ui import eventually
+from programs import ROOT, eventually
 
-import dagster_retl
 from dagster_retl.orchestration.instance import prepare_home
 from dagster_retl.testing.fake_salesforce import FakeSalesforce
 from dagster_retl.testing.server import LoopbackServer, Reply
-
-ROOT = Path(dagster_retl.__file__).parents[1]
 
 MODELS = '''"""What there was before: two models of dbt's, in one warehouse."""
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from programs import eventually
 from story_shop import Shop
-from test_ui import CHROMIUM, FLAGS, eventually
+from test_ui import CHROMIUM, FLAGS
 
 from dagster_retl.testing.fake_salesforce import FakeSalesforce
 

@@ -18,8 +18,8 @@ import duckdb
 import httpx
 import psutil
 import pytest
+from programs import ROOT, UP, eventually
 
-import dagster_retl
 from dagster_retl import Project, Service
 from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import Run, RunOptions, RunStatus
@@ -42,18 +42,6 @@ FLAGS = [
     "--disable-quic",
 ]
 LOCATION = {"repositoryLocationName": "dagster_retl.definitions", "repositoryName": "__repository__"}
-ROOT = Path(dagster_retl.__file__).parents[1]
-UP = "import sys; from dagster_retl.orchestration.up import up; up(sys.argv[1], ui_port=int(sys.argv[2]))"
-
-
-def eventually(what: str, look: Any, *, seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        seen = look()
-        if seen:
-            return seen
-        time.sleep(0.2)
-    return pytest.fail(f"{what} did not happen within {seconds:g} s")
 
 
 class Stack:

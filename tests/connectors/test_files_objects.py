@@ -19,7 +19,8 @@ from urllib.parse import quote
 import orjson
 import pytest
 from file_readers import make_connector
-from object_server import KEY, SECRET, Bucket, Proxy, free_port, object_server
+from object_server import KEY, SECRET, Bucket, Proxy, object_server
+from programs import free_port
 
 from dagster_retl.errors import DestinationError, ErrorCode
 from dagster_retl.model.rows import Batch, Operation

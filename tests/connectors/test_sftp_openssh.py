@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from file_readers import only_part, read
-from object_server import free_port
+from programs import free_port
 
 from dagster_retl.connectors.sftp import SftpConnector
 from dagster_retl.connectors.sftp_config import SftpConfig

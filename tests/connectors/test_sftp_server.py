@@ -17,7 +17,7 @@ import asyncssh
 import orjson
 import pytest
 from file_readers import only_part, parts, read
-from object_server import free_port
+from programs import free_port
 from sftp_server import PASSWORD, DropBox, Files, Full, OldFiles, ReadOnly, SftpPlace, WithoutRename
 
 from dagster_retl.errors import DestinationError, ErrorCode

@@ -15,7 +15,8 @@ from typing import Any
 
 import duckdb
 import pytest
-from object_server import SECRET, Bucket, Proxy, free_port
+from object_server import SECRET, Bucket, Proxy
+from programs import free_port
 from read_generations import ROWS, read_until
 from sqlalchemy import event
 from test_kill import CONFIG, SENT_AGAIN, fill, start, wait_until

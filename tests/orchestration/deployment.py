@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 import yaml
-
-import dagster_retl
-
-ROOT = Path(dagster_retl.__file__).parents[1]
+from programs import ROOT, free_port
+from real_dagster import eventually
 
 LOCATION = "retl"
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def eventually(what: str, look: Callable[[], Any], *, seconds: float = 120.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        seen = look()
-        if seen:
-            return seen
-        time.sleep(0.2)
-    return pytest.fail(f"{what} did not happen within {seconds:g} s")
+BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True)
@@ -143,10 +123,10 @@ def deployed(folder: Path, project: Path, storage_url: str) -> Iterator[Deployme
                 "-h", "127.0.0.1", "-p", str(code)]
             ),
             "webserver": _process(
-                stack, logs, environment, "webserver", ["dagster_webserver", "-h", "127.0.0.1", "-p", str(ui),
+                stack, logs, environment, "webserver", ["dagster-webserver", "-h", "127.0.0.1", "-p", str(ui),
                 "-w", str(workspace)]
             ),
-            "daemon": _process(stack, logs, environment, "daemon", ["dagster._daemon", "run", "-w", str(workspace)]),
+            "daemon": _process(stack, logs, environment, "daemon", ["dagster-daemon", "run", "-w", str(workspace)]),
         }  # fmt: skip
         deployment = Deployment(f"http://127.0.0.1:{ui}", logs, started)
         eventually("the deployment", deployment.ready)
@@ -154,11 +134,11 @@ def deployed(folder: Path, project: Path, storage_url: str) -> Iterator[Deployme
 
 
 def _process(
-    stack: ExitStack, logs: Path, environment: dict[str, str], name: str, module: Sequence[str]
+    stack: ExitStack, logs: Path, environment: dict[str, str], name: str, command: Sequence[str]
 ) -> subprocess.Popen[bytes]:
     output = stack.enter_context((logs / name).open("wb"))
     process = subprocess.Popen(
-        [sys.executable, "-m", *module], env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=logs
+        [str(BIN / command[0]), *command[1:]], env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=logs
     )
     stack.callback(_end, process)
     return process

@@ -5,9 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-import dagster_retl
-
-ROOT = Path(dagster_retl.__file__).parents[1]
+from programs import ROOT
 
 
 def install(folder: Path) -> Path:

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-import pytest
+import programs
+from programs import ROOT, UP, free_port
 
-import dagster_retl
-
-ROOT = Path(dagster_retl.__file__).parents[1]
-UP = "import sys; from dagster_retl.orchestration.up import up; up(sys.argv[1], ui_port=int(sys.argv[2]))"
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def eventually(what: str, look: object, *, seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if callable(look) and look():
-            return
-        time.sleep(0.3)
-    pytest.fail(f"{what} did not happen within {seconds:g} s")
+eventually = partial(programs.eventually, seconds=120.0)
 
 
 @contextmanager

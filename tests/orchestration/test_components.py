@@ -14,15 +14,14 @@ import dagster as dg
 import pytest
 import yaml
 from installed import install
+from programs import ROOT
 from scene import QUIET, Scene
 
-import dagster_retl
 from dagster_retl import ReverseEtlComponent, ReverseEtlSyncComponent
 from dagster_retl.model.project import Project
 from dagster_retl.model.sync import Sync
 from dagster_retl.orchestration.component_schema import PROJECT_SETTINGS
 
-ROOT = Path(dagster_retl.__file__).parents[1]
 PYPROJECT = """
 [project]
 name = "shop"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from installed import ROOT, install
+from installed import install
+from programs import ROOT
 
 from dagster_retl.testing import FakeHttpService
 

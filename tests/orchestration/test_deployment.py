@@ -13,8 +13,9 @@ from typing import Any
 import duckdb
 import psycopg
 import pytest
-from deployment import Deployment, deployed, eventually
+from deployment import Deployment, deployed
 from psycopg import sql
+from real_dagster import eventually
 from sqlalchemy import update
 from worlds import RESULTS
 

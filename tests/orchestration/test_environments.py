@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import httpx
+import programs
 import pytest
+from programs import ROOT, free_port
 from scene import Scene
 
-import dagster_retl
 from dagster_retl import Project, Service
 from dagster_retl.model.dagster_names import run_tags
 from dagster_retl.model.runs import Run, RunStatus
@@ -29,7 +27,7 @@ from dagster_retl.webserver import Webserver
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(dagster_retl.__file__).parents[1]
+eventually = partial(programs.eventually, seconds=90.0)
 LOCATION = """
 from dagster_retl import Project, build_definitions
 defs = build_definitions(Project.load({path!r}, environ={{}}))
@@ -48,21 +46,6 @@ MESSAGES = """query($id: ID!) {logsForRun(runId: $id) {... on EventConnection {e
   ... on EngineEvent {message error {message causes {message}}}
   ... on RunFailureEvent {message error {message}}
 }}}}"""
-
-
-def eventually(what: str, look: Callable[[], Any], *, seconds: float = 90.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if seen := look():
-            return seen
-        time.sleep(0.2)
-    return pytest.fail(f"{what} did not happen within {seconds:g} s")
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from programs import ROOT
 from scene import Scene
 
 import dagster_retl
 from dagster_retl import build_definitions
 
-ROOT = Path(dagster_retl.__file__).parents[1]
 ENGINE = (
     "import dagster_retl, dagster_retl.service, dagster_retl.engine.run; dagster_retl.Project, dagster_retl.Service"
 )

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from programs import ROOT
 from scene import Scene
 
-import dagster_retl
 from dagster_retl import Project, Service
 from dagster_retl.engine.phase import Phase
 from dagster_retl.errors import NotFoundError, RetlError
@@ -24,8 +24,6 @@ from dagster_retl.model.rows import Counters
 from dagster_retl.model.runs import RunOptions, RunStatus
 from dagster_retl.orchestration.instance import open_instance, prepare_home
 from dagster_retl.orchestration.launch import launch
-
-ROOT = Path(dagster_retl.__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)

@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 import yaml
+from programs import ROOT
 from scene import Scene
 
-import dagster_retl
 from dagster_retl import build_definitions
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.orchestration.build import build_sync_definitions
 from dagster_retl.orchestration.instance import prepare_home
 from dagster_retl.orchestration.remote_runs import refuse_local_places, remote_launcher
 
-ROOT = Path(dagster_retl.__file__).parents[1]
 K8S = {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": {"job_namespace": {"env": "NAMESPACE"}}}
 REMOTE = [
     K8S,

@@ -9,25 +9,15 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from pathlib import Path
 
 import psutil
 import pytest
+from programs import ROOT, UP, free_port
 from scene import Scene
 
-import dagster_retl
 from dagster_retl.errors import ConfigurationError
 from dagster_retl.listening import check_port
 from dagster_retl.orchestration.up import up
-
-ROOT = Path(dagster_retl.__file__).parents[1]
-UP = "import sys; from dagster_retl.orchestration.up import up; up(sys.argv[1], ui_port=int(sys.argv[2]))"
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_taken_port_is_named(scene: Scene) -> None:

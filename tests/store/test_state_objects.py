@@ -19,7 +19,8 @@ from urllib.parse import quote
 
 import duckdb
 import pytest
-from object_server import KEY, REGION, SECRET, Bucket, Proxy, free_port, object_server
+from object_server import KEY, REGION, SECRET, Bucket, Proxy, object_server
+from programs import free_port
 
 from dagster_retl.errors import ConfigurationError, ErrorCode, RetlError, StateMissingError
 from dagster_retl.store.files import Stored
