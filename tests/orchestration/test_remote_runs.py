@@ -75,7 +75,7 @@ def test_what_all_machines_reach_is_fine(scene: Scene) -> None:
     [
         None,
         {"module": "dagster", "class": "DefaultRunLauncher"},
-        {"module": "dagster._core.launcher", "class": "DefaultRunLauncher"},
+        {"module": "dagster.core.launcher", "class": "DefaultRunLauncher"},
         {"module": "acme.launchers", "class": "LocalLauncher"},
         {"module": "dagster_k8s_not_quite", "class": "X"},
     ],

@@ -55,7 +55,7 @@ def test_a_process_that_dies_ends_all_and_is_told(scene: Scene) -> None:
 def _daemon_of(process: psutil.Process) -> psutil.Process:
     for _ in range(300):
         for child in process.children(recursive=True):
-            if "dagster._daemon" in " ".join(child.cmdline()):
+            if any(word.endswith("daemon") for word in child.cmdline()):
                 return child
         time.sleep(0.1)
     pytest.fail("the daemon did not start")
