@@ -26,9 +26,7 @@ def find_later(connection: duckdb.DuckDBPyConnection, partition: Partition | Non
     if partition is None or partition.until is None:
         connection.execute("CREATE OR REPLACE TABLE later (key VARCHAR)")
         return
-    later = (
-        f"partition LIKE '%/%' AND partition[1] <> '=' AND split_part(partition, '/', 1) >= {literal(partition.until)}"
-    )
+    later = f"partition NOT LIKE '=%' AND split_part(partition, '/', 1) >= {literal(partition.until)}"
     claims = " UNION ".join(f"SELECT key FROM {table} WHERE {later}" for table in _CLAIMS)
     connection.execute(f"CREATE OR REPLACE TABLE later AS {claims}")
 

@@ -55,7 +55,7 @@ class PlanRecord:
             counters=planned_counters(plan),
             by_watermark=plan.reading.cursor is not None,
             hash_terms=plan.hash_terms,
-            partition=run.partition,
+            partition=run.options.parted_by,
         )
         with run.store.fenced(self.lease) as conn:
             books = self._record_plan(conn, books, pointer, plan.rules)
@@ -92,7 +92,7 @@ class PlanRecord:
                 count, why = found.get(code, (0, ""))
                 message = run.redact(why or failure_message(code, None, None))
                 opened += letters.keyless(
-                    conn, sync_id, epoch, run.run_id, code, rows=count, message=message, partition=run.partition
+                    conn, sync_id, epoch, run.run_id, code, rows=count, message=message, partition=run.options.parted_by
                 )
         for resolution, keys in _grouped(settled_letters(self.space.connection, rules)):
             resolved += letters.resolve_keys(conn, sync_id, epoch, keys, resolution, run.run_id)
@@ -116,7 +116,7 @@ class PlanRecord:
             operation=self.operation,
             rejection=False,
             rows=copies,
-            partition=self.run.partition,
+            partition=self.run.options.parted_by,
         )
 
 

@@ -99,11 +99,6 @@ class Planner:
             refresh=self.options.full_refresh and self.options.partition is not None,
         )
 
-    @property
-    def partition(self) -> str | None:
-        """The identity of the partition that is read."""
-        return self.options.partition.identity if self.options.partition else None
-
     def plan(self, memory: Memory, discovery: Discovery, *, reason: str, notes: Sequence[str] = ()) -> Plan:
         """Read everything, decide everything. A tripped guard is in the plan, not raised; an overridden one, a note.
 
@@ -165,7 +160,7 @@ class Planner:
                 cursor.number if cursor else None,
                 hashed=terms is not None,
                 fingerprinted=not by_hash,
-                partition=self.partition,
+                partition=self.options.parted_by,
             )
             rows = stage.fill(self.space, mapping, extract)
         if cursor:
@@ -217,8 +212,8 @@ class Planner:
             connection.unregister("incoming")
         if memory.accepted.num_rows:
             overlay_accepted(connection)
-        if self.partition is not None:
-            narrow(connection, self.partition)
+        if self.options.parted_by is not None:
+            narrow(connection, self.options.parted_by)
 
     def _tripped(
         self, fields: tuple[FieldType, ...], totals: PlanTotals, pointer: Pointer, discovery: Discovery

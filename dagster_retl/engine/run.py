@@ -178,7 +178,7 @@ class _Execution:
 
     def _mark_stale(self, pointer: Pointer, known: Pointer | None) -> Pointer:
         """A full refresh that is killed is finished by the next run of the same partition, if any (PROTOCOL 11)."""
-        store, partition = self._run.store, self._run.partition
+        store, partition = self._run.store, self._run.options.parted_by
         if pointer.stale and known is not None and not known.stale:
             with store.fenced(self._lease) as conn:
                 store.snapshots.mark_stale(conn, self._run.sync.id)

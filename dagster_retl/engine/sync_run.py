@@ -41,8 +41,3 @@ class SyncRun:
     stop: threading.Event = field(default_factory=threading.Event)
     on_progress: Callable[[Counters], None] = lambda counters: None
     on_phase: OnPhase = lambda phase, counters: None
-
-    @property
-    def partition(self) -> str | None:
-        """The identity of the partition that it reads; None: the whole query."""
-        return self.options.partition.identity if self.options.partition else None

@@ -78,6 +78,11 @@ class RunOptions:
             )
 
     @property
+    def parted_by(self) -> str | None:
+        """The identity of the partition that it reads; None: the whole query."""
+        return self.partition.identity if self.partition else None
+
+    @property
     def partial(self) -> bool:
         """A partial run computes no removals, moves no watermark and trips no shrink guard."""
         return self.limit is not None or bool(self.keys)

@@ -18,7 +18,7 @@ from dagster_retl.orchestration.alerts import alert_sensor
 from dagster_retl.orchestration.assets import Execute, asset_spec, refused, run_step, sync_asset
 from dagster_retl.orchestration.automation import automation_sensors
 from dagster_retl.orchestration.health import health_sensor
-from dagster_retl.orchestration.names import JOB_NAME, PROJECT_TAG, ServiceFactory, job_name
+from dagster_retl.orchestration.names import JOB_NAME, PROJECT_TAG, ServiceFactory, job_name, job_of_one
 from dagster_retl.orchestration.optional_checks import optional_checks
 from dagster_retl.orchestration.reaper import reaper_sensor
 from dagster_retl.orchestration.remote_runs import refuse_local_places
@@ -107,7 +107,7 @@ def build_sync_definitions(
     refuse_local_places(project)
     service_factory = service_factory_of(project)
     asset = sync_asset(sync, _spec(project, sync, get_asset_spec), StepSettings(service_factory), execute)
-    job = _job(project, f"retl_{sync.slug}", [asset])
+    job = _job(project, job_of_one(sync), [asset])
     return dg.Definitions(
         assets=[asset],
         asset_checks=optional_checks(sync, service_factory),

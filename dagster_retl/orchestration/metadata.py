@@ -15,6 +15,7 @@ from dagster_retl.model.redactor import MASK
 from dagster_retl.model.rows import FieldType
 from dagster_retl.model.runs import DeadLetter, Run
 from dagster_retl.model.sync import FieldMapping, Sync, reads_asset
+from dagster_retl.orchestration.names import SYNC_ID
 
 SAMPLE_FAILURES = 10
 
@@ -65,7 +66,7 @@ def definition_metadata(project: Project, sync: Sync) -> dict[str, Any]:
     connector = project.destinations[sync.destination_id].connector
     off = {} if project.writes else {"retl/writes": "off: every run is a plan, and nothing runs by itself"}
     return {
-        "retl/sync_id": sync.id,
+        SYNC_ID: sync.id,
         "retl/destination": sync.destination_id,
         "retl/object": sync.object_name,
         # Not the address: it may hold a secret.

@@ -35,7 +35,7 @@ from dagster_retl.service import Service
 from dagster_retl.store.runs import options_from_json
 
 Progress = Callable[[Counters], None]
-Results = Iterator[dg.MaterializeResult[Any] | dg.AssetObservation | dg.AssetCheckResult]
+Results = Iterator[dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckResult]
 
 OUTAGES = frozenset({ErrorCode.DESTINATION_DOWN, ErrorCode.SOURCE_UNAVAILABLE, ErrorCode.STATE_UNAVAILABLE})
 """Failures that may be over in a minute; all others need a person."""
@@ -165,14 +165,14 @@ class SyncStep:
         if self._settings.on_phase is not None:
             self._settings.on_phase(phase, counters)
 
-    def _counts_of_failed(self, parts: Sequence[_Part], done: Sequence[Report]) -> Iterator[dg.AssetObservation]:
+    def _counts_of_failed(self, parts: Sequence[_Part], done: Sequence[Report]) -> Results:
         """What the run did before it ended early; partitions that were done are materialized.
 
         Yielded: events that are only logged get lost with the error.
         """
         for report in done:
             if not report.run.dry_run:
-                self._context.log_event(self._materialization(report))
+                yield self._materialization(report)
         run = self._recorded(parts[len(done) :])
         if run is not None:
             yield self._observation(run_metadata(run, self._failures(run)), run.partition)

@@ -65,7 +65,11 @@ class Nursery:
         self._child: int | None = None
 
     def begin(self, folder: Path, url: str, **how: Any) -> int:
-        """Start a child with a run; returns its process id. See `_run` for `how`."""
+        """Start a child with a run; returns its process id. See `_run` for `how`.
+
+        There is one child at a time: one that a failed test left behind, standing still perhaps, is ended.
+        """
+        self.clear()
         assert self._process.stdin is not None
         self._heard = {}
         self._process.stdin.write(json.dumps({"folder": str(folder), "url": url, **how}).encode() + b"\n")
