@@ -100,7 +100,7 @@ def _row(each: Run, now: datetime) -> list[RenderableType]:
     counters = each.counters
     return [
         Text(each.id.removeprefix(RUN_PREFIX)),
-        words.name(each.sync_name),
+        words.run_name(each),
         words.status(each),
         words.count(counters.read),
         words.count(counters.written),
@@ -114,7 +114,7 @@ def show_run(session: Session, done: Run) -> None:
     """What became of a run, and of its rows."""
     mark = {RunStatus.SUCCEEDED: ("✓ ", "green"), RunStatus.FAILED: ("✗ ", "red")}.get(done.status, ("· ", "cyan"))
     took = "" if done.duration_s is None else Text.assemble(" in ", words.duration(done.duration_s))
-    output.line(session, mark, words.name(done.sync_name), "  ", words.status(done), took, (_kind(done), "dim"))
+    output.line(session, mark, words.run_name(done), "  ", words.status(done), took, (_kind(done), "dim"))
     if done.error_message:
         output.line(session, "  ", (f"{done.error_code}: ", "bold red"), (done.error_message, "red"))
     for warning in done.warnings:
@@ -123,10 +123,6 @@ def show_run(session: Session, done: Run) -> None:
 
 
 def _kind(done: Run) -> str:
-    return f" {done.partition}{_special_kind(done)}" if done.partition else _special_kind(done)
-
-
-def _special_kind(done: Run) -> str:
     if done.dry_run:
         return " (dry run: nothing was written)"
     if done.options.get("baseline"):

@@ -158,6 +158,7 @@ def _facts(view: SyncView) -> list[tuple[str, RenderableType]]:
         ("into", Text(f"{sync.destination_id}.{sync.object_name}")),
         ("mode", Text(sync.sync_mode.value)),
         ("schedule", _schedule(sync.schedule)),
+        *([("partitions", words.partitions(sync.partitions))] if sync.partitions else []),
         *([("after", Text(", ".join(sync.after)))] if sync.after else []),
         ("warehouse", Text(sync.warehouse)),
         ("last run", run),

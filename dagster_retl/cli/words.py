@@ -10,6 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from dagster_retl.documents import rfc3339
+from dagster_retl.model.partitions import Partitions
 from dagster_retl.model.runs import Run, RunStatus
 
 __all__ = ["age", "clock", "count", "duration", "key", "name", "rfc3339", "status", "values"]
@@ -40,6 +41,20 @@ def status(run: Run) -> Text:
 def name(text: str) -> Text:
     """The name of a sync."""
     return Text(text, style="bold")
+
+
+def run_name(run: Run) -> Text:
+    """The name of a run's sync, and the partition that it read."""
+    return Text.assemble(name(run.sync_name), (f" {run.partition}" if run.partition else "", "cyan"))
+
+
+def partitions(parted: Partitions) -> Text:
+    """How a sync is parted: `daily from 2026-01-01, Europe/Berlin`, or the fixed keys."""
+    if not parted.windowed:
+        return Text(", ".join(parted.keys))
+    until = f" to {parted.end}" if parted.end else ""
+    zone = "" if parted.timezone == "UTC" else f", {parted.timezone}"
+    return Text(f"{parted.type} from {parted.start}{until}{zone}")
 
 
 def age(moment: datetime | None, now: datetime) -> Text:

@@ -123,7 +123,7 @@ class Partitions(Definition):
             raise ConfigurationError(f"there is no {self.type} partition {key!r}", hint=self._hint(now))
         if found.end is not None and found.end > now:
             raise ConfigurationError(
-                f"partition {key!r} ends at {found.until} only", hint="A window is read when it is over."
+                f"partition {key!r} is not over before {found.until}", hint="A window is read when it is over."
             )
         return found
 

@@ -65,3 +65,11 @@ def test_what_cannot_be_run(parted: Shop, arguments: list[str], said: str) -> No
     result = parted.call(*arguments)
     assert result.exit_code != 0
     assert said in " ".join((result.stdout + result.stderr).split())
+
+
+def test_people_see_which_partition_it_was(parted: Shop) -> None:
+    assert parted.call("run", "parted", "--partition", "late", "--full-refresh").stdout.startswith("✓ parted late  ")
+    listed = parted.call("runs", "list").stdout
+    assert "parted late" in listed
+    shown = " ".join(parted.call("syncs", "show", "parted").stdout.split())
+    assert "partitions early, late" in shown

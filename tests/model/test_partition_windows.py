@@ -74,7 +74,7 @@ def test_fixed_keys() -> None:
 @pytest.mark.parametrize(
     ("key", "what"),
     [
-        ("2026-03-31", "ends at 2026-04-01T00:00:00Z only"),
+        ("2026-03-31", "is not over before 2026-04-01T00:00:00Z"),
         ("2025-12-31", "no daily partition"),
         ("2026-3-1", "no daily partition"),
         ("yesterday", "no daily partition"),
