@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -11,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from nursery import stands_still
 
 from dagster_retl.testing import FaultServer, Received, Reply, Rules, Trouble, faults
 
@@ -57,6 +60,7 @@ class Capricious(FaultServer):
         self.wipe = False
         self.only: str | None = None
         self.paused = threading.Event()
+        self.arrived = threading.Event()
         self._resume = threading.Event()
         self._client = 0
         self._client_known = threading.Event()
@@ -77,6 +81,7 @@ class Capricious(FaultServer):
         self.script(*(replace(self._fates[fate], name=fate) for fate in script))
         self.wipe = wipe
         self.paused.clear()
+        self.arrived.clear()
         self._resume.clear()
         self._client_known.clear()
 
@@ -89,9 +94,10 @@ class Capricious(FaultServer):
         """Let the client that stands still go on for a moment."""
         os.kill(self._client, signal.SIGCONT)
         time.sleep(0.02)
-        os.kill(self._client, signal.SIGSTOP)
+        self._stop_client()
 
     def resume(self) -> None:
+        """Let the request and its client go on that stand still; `arrived` is set when the request is applied."""
         self._resume.set()
 
     def answer(self, request: Received) -> tuple[Reply | None, Trouble | None]:
@@ -112,12 +118,20 @@ class Capricious(FaultServer):
         os.kill(self._known_client(), signal.SIGKILL)
 
     def _pause(self) -> None:
-        os.kill(self._known_client(), signal.SIGSTOP)
+        self._stop_client()
         self.paused.set()
-        self._resume.wait(60)
+        self._resume.wait(120)
+
+    def _stop_client(self) -> None:
+        """A signal takes a moment to reach every thread; until then they may send and write."""
+        os.kill(self._known_client(), signal.SIGSTOP)
+        while not stands_still(self._client):
+            time.sleep(0.001)
 
     def _let_go_on(self) -> None:
-        os.kill(self._client, signal.SIGCONT)
+        self.arrived.set()
+        with contextlib.suppress(ProcessLookupError):  # it may have been killed while it stood still
+            os.kill(self._client, signal.SIGCONT)
 
     def _known_client(self) -> int:
         assert self._client_known.wait(10)

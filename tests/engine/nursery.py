@@ -6,6 +6,7 @@ run. (A fresh interpreter takes most of a second to get that far.)
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import itertools
@@ -92,8 +93,10 @@ class Nursery:
     def clear(self) -> None:
         """End a child that nobody waited for."""
         if self._child is not None:
-            os.kill(self._child, signal.SIGKILL)
-            self.end()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGKILL)
+            self._hear("status")
+            self._child = None
 
     def _hear(self, word: str) -> Any:
         """The child and the nursery both talk: lines come in any order."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from dagster_retl.model.rows import Account, Batch, Counters, KeyForm, Operation
 from dagster_retl.model.runs import AccountChange, DeadLetter, Guard, RunOptions, RunStatus
 from dagster_retl.model.sync import Sync
 from dagster_retl.store.clock import to_text
+from dagster_retl.store.leases import TTL
 from dagster_retl.testing.fake_http import Rules
 from dagster_retl.testing.rows import make_row
 from dagster_retl.testing.server import Trouble
@@ -572,6 +574,11 @@ def begin(made: World, nursery: Nursery, *fates: Fate) -> Capricious:
     return made.http
 
 
+def marked(made: World) -> int:
+    """How many batches may be on their way."""
+    return int(store(made, "SELECT count(*) FROM batches WHERE started_at IS NOT NULL")[0][0])
+
+
 def locked(made: World) -> bool:
     """Whether somebody is inside a transaction that writes into the store."""
     with contextlib.closing(sqlite3.connect(made.project.base / "retl.db", timeout=0)) as connection:
@@ -600,6 +607,29 @@ def test_a_run_that_lost_its_lease_writes_nothing_down_but_what_it_sent(tmp_path
         assert made.names() == {"1": "B"}
         assert run(made).written == 1
         assert made.names() == {"1": "C"}
+
+
+@pytest.mark.long
+def test_a_run_whose_lease_ran_out_sends_not_even_what_it_marked_ahead(tmp_path: Path, nursery: Nursery) -> None:
+    """Rule 1, in real time: for what is marked already it asks no store, only its own clock."""
+    with late_world(tmp_path, config={"batch_rows": 1, "concurrency": 1}) as made:
+        made.put((1, "a", 1), (2, "b", 1), (3, "c", 1))
+        http = begin(made, nursery, "pause")
+        assert http.paused.wait(10)
+        while locked(made) or (started := marked(made)) == 1:
+            http.stir()
+        time.sleep(TTL + 1)
+        made.put((1, "A", 1), (2, "B", 1), (3, "C", 1))
+        run(made)
+        rest(made)
+        assert [run(made).written, run(made).written] == [started, 0]
+        asked = sent(made)
+        http.resume()
+        assert nursery.end().error == "LEASE_LOST"
+        assert sent(made) == asked
+        assert made.names() == {"1": "a", "2": "B", "3": "C"}
+        assert run(made).written == 1
+        assert made.names() == {"1": "A", "2": "B", "3": "C"}
 
 
 def test_a_run_that_was_told_to_stop_waits_for_no_rate_limit(tmp_path: Path) -> None:
