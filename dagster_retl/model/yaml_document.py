@@ -13,6 +13,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
@@ -96,6 +97,13 @@ class YamlReader:
         return None
 
     def _parse(self, text: str) -> Node | None:
+        """What libyaml does not take, the parser in Python decides on: it knows YAML 1.2 whole, and says more."""
+        try:
+            return _composed_by_libyaml(text)
+        except _NotForLibyamlError:
+            return self._composed(text)
+
+    def _composed(self, text: str) -> Node | None:
         yaml = YAML(typ="safe", pure=True)
         yaml.composer.warn_double_anchors = False  # an anchor may be defined again: YAML 1.2, 3.2.2.2
         try:
@@ -200,6 +208,38 @@ class YamlReader:
         if expansion.values:
             self.values |= {f"${{{name}}}": value for name, value in expansion.values.items() if value}
         return text if expansion.faults else expansion.text
+
+
+_READ_OTHERWISE = ("%YAML", "\x85", "\u2028", "\u2029")
+"""Libyaml reads all versions of YAML as the same, and takes more for the end of a line than YAML 1.2 does."""
+
+
+class _NotForLibyamlError(Exception):
+    """A document that the parser in C refuses, or must not see."""
+
+
+def _composed_by_libyaml(text: str) -> Node | None:
+    """The document, in a tenth of the time. Raises `_NotForLibyamlError`."""
+    if any(mark in text for mark in _READ_OTHERWISE):
+        raise _NotForLibyamlError
+    try:
+        if _depth(text) > _MAX_DEPTH:  # memory grows with its square, and nothing stops the recursion
+            raise _NotForLibyamlError
+        node: Node | None = YAML(typ="safe").compose(text)
+    except YAMLError as error:
+        raise _NotForLibyamlError from error
+    return node
+
+
+def _depth(text: str) -> int:
+    """How deeply a document is nested; not counted further than is allowed."""
+    depth = deepest = 0
+    for event in YAML(typ="safe").parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        deepest = max(deepest, depth)
+        if deepest > _MAX_DEPTH:
+            break
+    return deepest
 
 
 _HALVED = "this text holds half a character (a lone surrogate), which no program can store"

@@ -611,24 +611,26 @@ class Machine(RuleBasedStateMachine):
     def overtake(self, before: list[Fate], key: int, name: str | None, troubles: list[Fate], settles: bool) -> None:
         """A run stands still with a request on its way; its lease goes to others; it wakes up, perhaps after ages.
 
-        What it marked ahead is kept back by its own clock alone, which has hardly moved: then it dies instead.
+        What it marked ahead, and the other half of a batch that is halved as its answer was no JSON, is kept back by
+        its own clock alone, which has hardly moved: then it dies instead, and its request arrives within `settle`, as
+        nobody is left who could say that it came later.
         """
         history = self.history
         history.begin(self.nursery, [*before, "pause"], config={"timeout": 30.0, "concurrency": 1})
         if not history.pause(self.nursery):
             return
-        ahead = history.marked_ahead()
+        ahead = history.marked_ahead() or "html" in before
         history.expire_lease()
         history.table.rows.pop(key, None)
         if name is not None:
             history.table.rows[key] = [name]
         history.run(troubles)
+        if ahead:
+            history.die(self.nursery)
         if settles:
             history.rest()
             history.run()
-        if ahead:
-            history.die(self.nursery)
-        else:
+        if not ahead:
             history.wake(self.nursery)
 
     @precondition(lambda self: self.history.kind.mode in ("upsert", "mirror"))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from dagster_retl.model.model_errors import written_settings
 from dagster_retl.model.problems import ProjectFileError
 from dagster_retl.model.project import AlertRule, DeadLetterThresholds, Destination, EngineSettings, Project, Warehouse
 from dagster_retl.model.sync import FieldMapping, Sync
 from dagster_retl.model.sync_settings import Guards, Schedule
+from dagster_retl.model.yaml_document import _composed_by_libyaml, _NotForLibyamlError
 
 ENVIRON = {"A": "s3cr3t-of-A", "B": ""}
 
@@ -127,6 +133,70 @@ pieces = st.sampled_from([*PIECES.split("|"), "|", ".nan", "!!float ", "0b", "20
 @given(text=st.lists(pieces | st.text(max_size=2), max_size=14).map("".join))
 def test_text_of_any_kind(file: Path, text: str) -> None:
     read(file, text.encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a: &x 1\nb: &x 2\nc: *x", "%YAML 1.1\n---\na: yes", 'a: "\\ud83d\\ude00"', "a: 0o17\nb: 017\nc: yes\nd: on"),
+        *("a: 1:30\nb: 0x1F\nc: 1_000\nd: 1e3\ne: .inf\nf: ~\ng: 2020-01-01\nh: =", "a:\n  <<: {b: 1}\n  c: 2", "# no"),
+        *(
+            "a: |\n  x\n\nb: >-\n  p\n  q",
+            "? a\n: b",
+            "a:",
+            "a: !!str 1",
+            "a: [1, {b: c}, ]",
+            "a: x\x85y",
+            "a: \u2028b",
+        ),
+    ],
+)
+def test_both_parsers_read_the_same(text: str) -> None:
+    agree(text)
+
+
+@quick
+@given(text=st.lists(pieces | st.text(max_size=2), max_size=14).map("".join))
+def test_both_parsers_read_the_same_in_text_of_any_kind(text: str) -> None:
+    agree(text)
+
+
+@quick
+@given(document=documents, indent=st.none() | st.integers(1, 3))
+def test_both_parsers_read_the_same_in_documents_of_any_shape(document: Any, indent: int | None) -> None:
+    agree(json.dumps(document, indent=indent))
+
+
+def agree(text: str) -> None:
+    """What libyaml takes is what the parser in Python would have made of it, if that takes it too."""
+    try:
+        node = _composed_by_libyaml(text)
+    except _NotForLibyamlError:
+        return
+    yaml = YAML(typ="safe", pure=True)
+    yaml.composer.warn_double_anchors = False
+    columns = "!" not in text  # one counts from the tag, the other from the anchor behind it
+    with contextlib.suppress(YAMLError):
+        assert shape(node, columns=columns) == shape(yaml.compose(text), columns=columns)
+
+
+def shape(node: Node | None, *, columns: bool) -> Any:
+    """Tags, values and where they stand; where an empty one stands is a matter of taste."""
+    if node is None:
+        return None
+    place = (node.start_mark.line, columns and node.start_mark.column) if node.value != "" else None
+    inner = partial(shape, columns=columns)
+    if isinstance(node, MappingNode):
+        return node.tag, place, [(inner(key), inner(value)) for key, value in node.value]
+    return node.tag, place, [inner(each) for each in node.value] if isinstance(node, SequenceNode) else node.value
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000 + "a", "{a: " * 20_000 + "}" * 20_000])
+def test_what_is_nested_without_end_takes_no_memory(file: Path, text: str) -> None:
+    file.write_text(text)
+    error = failure(file)
+    assert error is not None
+    assert any("nested too deeply" in problem.message for problem in error.problems)
 
 
 @quick
