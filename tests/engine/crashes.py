@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 from capricious import Fate, Sent
 from crash_kinds import DELIVERED, WANTED, WIRE
-from nursery import Ended, stands_still
+from nursery import Ended, locked, stands_still
 from sqlalchemy import select, text, update
 
 from dagster_retl.model.runs import Run, RunOptions, RunStatus
@@ -132,12 +130,7 @@ class Crash:
         if self.store is not None:
             with self.service.store.engine.connect() as conn:
                 return not conn.execute(text(IN_TRANSACTION)).all()
-        with closing(sqlite3.connect(self.folder / "retl.db", timeout=0)) as conn:
-            try:
-                conn.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return False
-        return True
+        return not locked(self.folder / "retl.db")
 
     def wake(self) -> Ended:
         """Let the run go on that stands still, to its end."""

@@ -14,6 +14,7 @@ import json
 import os
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -123,6 +124,16 @@ def stands_still(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):  # one of them ended this very moment
         return False
     return set(tasks) == {"T"}
+
+
+def locked(store: Path) -> bool:
+    """Whether somebody is inside a transaction that writes into a store in SQLite."""
+    with contextlib.closing(sqlite3.connect(store, timeout=0)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+    return False
 
 
 def _die_at(engine: Engine, moment: int) -> None:

@@ -24,7 +24,7 @@ from capricious import Capricious, Fate, Sent
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from nursery import Nursery
+from nursery import Nursery, locked
 from worlds import project_of
 
 from dagster_retl.errors import RetlError
@@ -316,7 +316,7 @@ class History:
             if nursery.over():
                 self.end(nursery)
                 return False
-        while self._locked():
+        while locked(self.folder / "retl.db"):  # it was stopped inside a transaction
             self.http.stir()
         self._remember_run()
         return True
@@ -325,15 +325,6 @@ class History:
         """Whether the newest run may send more than what is on its way without asking the store."""
         started = self.service.store.ledger.batches(self.service.runs("things", limit=1)[0].id)
         return sum(batch.outcomes is None for batch in started) > 1
-
-    def _locked(self) -> bool:
-        """Whether the run was stopped inside a transaction."""
-        with contextlib.closing(sqlite3.connect(self.folder / "retl.db", timeout=0)) as store:
-            try:
-                store.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return True
-        return False
 
     def wake(self, nursery: Nursery) -> None:
         """Let the run go on that stands still; nothing of it may be sent any more."""

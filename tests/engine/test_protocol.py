@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from capricious import Capricious, Fate
-from nursery import Nursery
+from nursery import Nursery, locked
 from sqlalchemy.exc import IntegrityError
 from worlds import World, world
 
@@ -579,23 +579,13 @@ def marked(made: World) -> int:
     return int(store(made, "SELECT count(*) FROM batches WHERE started_at IS NOT NULL")[0][0])
 
 
-def locked(made: World) -> bool:
-    """Whether somebody is inside a transaction that writes into the store."""
-    with contextlib.closing(sqlite3.connect(made.project.base / "retl.db", timeout=0)) as connection:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            return True
-    return False
-
-
 def test_a_run_that_lost_its_lease_writes_nothing_down_but_what_it_sent(tmp_path: Path, nursery: Nursery) -> None:
     """Rule 6: it stood still for so long that all doubts about its request were settled; then that arrives."""
     with late_world(tmp_path) as made:
         made.put((1, "B", 1))
         http = begin(made, nursery, "pause")
         assert http.paused.wait(10)
-        while locked(made):  # it was stopped inside a transaction: it may go on for a moment
+        while locked(made.project.base / "retl.db"):  # it was stopped inside a transaction: it may go on for a moment
             http.stir()
         store(made, "UPDATE leases SET expires_at = '2000-01-01T00:00:00.000000Z'")
         made.put((1, "C", 1))
@@ -616,7 +606,7 @@ def test_a_run_whose_lease_ran_out_sends_not_even_what_it_marked_ahead(tmp_path:
         made.put((1, "a", 1), (2, "b", 1), (3, "c", 1))
         http = begin(made, nursery, "pause")
         assert http.paused.wait(10)
-        while locked(made) or (started := marked(made)) == 1:
+        while locked(made.project.base / "retl.db") or (started := marked(made)) == 1:
             http.stir()
         time.sleep(TTL + 1)
         made.put((1, "A", 1), (2, "B", 1), (3, "C", 1))
