@@ -8,12 +8,11 @@ import math
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from nursery import stands_still
+from nursery import stir, stop
 
 from dagster_retl.testing import FaultServer, Received, Reply, Rules, Trouble, faults
 
@@ -92,9 +91,7 @@ class Capricious(FaultServer):
 
     def stir(self) -> None:
         """Let the client that stands still go on for a moment."""
-        os.kill(self._client, signal.SIGCONT)
-        time.sleep(0.02)
-        self._stop_client()
+        stir(self._client)
 
     def resume(self) -> None:
         """Let the request and its client go on that stand still; `arrived` is set when the request is applied."""
@@ -118,15 +115,9 @@ class Capricious(FaultServer):
         os.kill(self._known_client(), signal.SIGKILL)
 
     def _pause(self) -> None:
-        self._stop_client()
+        stop(self._known_client())
         self.paused.set()
         self._resume.wait(120)
-
-    def _stop_client(self) -> None:
-        """A signal takes a moment to reach every thread; until then they may send and write."""
-        os.kill(self._known_client(), signal.SIGSTOP)
-        while not stands_still(self._client):
-            time.sleep(0.001)
 
     def _let_go_on(self) -> None:
         self.arrived.set()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 from capricious import Fate, Sent
 from crash_kinds import DELIVERED, WANTED, WIRE
-from nursery import Ended, locked, stands_still
+from nursery import Ended, locked, stands_still, stir
 from sqlalchemy import select, text, update
 
 from dagster_retl.model.runs import Run, RunOptions, RunStatus
@@ -120,9 +120,7 @@ class Crash:
         """Whether a process that the service stopped was inside a transaction; it went on for a moment, if so."""
         if self._quiet():
             return False
-        os.kill(pid, signal.SIGCONT)
-        time.sleep(0.02)
-        os.kill(pid, signal.SIGSTOP)
+        stir(pid)
         return True
 
     def _quiet(self) -> bool:

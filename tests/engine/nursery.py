@@ -18,6 +18,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,21 @@ def stands_still(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):  # one of them ended this very moment
         return False
     return set(tasks) == {"T"}
+
+
+def stop(pid: int) -> None:
+    """Let a process stand still: a signal takes a moment to reach every thread; until then they may send and write."""
+    os.kill(pid, signal.SIGSTOP)
+    while not stands_still(pid):
+        os.kill(pid, 0)  # raises when it is gone
+        time.sleep(0.001)
+
+
+def stir(pid: int) -> None:
+    """Let a process that stands still go on for a moment, as it was stopped inside a transaction perhaps."""
+    os.kill(pid, signal.SIGCONT)
+    time.sleep(0.02)
+    stop(pid)
 
 
 def locked(store: Path) -> bool:

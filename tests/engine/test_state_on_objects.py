@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -16,7 +15,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from nursery import locked, stands_still
+from nursery import locked, stir, stop
 from object_server import SECRET, Bucket, Proxy
 from programs import free_port
 from read_generations import ROWS, read_until
@@ -171,16 +170,6 @@ def test_a_run_does_not_fail_because_old_files_cannot_be_removed(
     assert made.run().run.counters.unchanged == 20
 
 
-def stop(child: subprocess.Popen[bytes], folder: Path) -> None:
-    """Let a run stand still, and not inside a transaction, in which nobody else could write."""
-    child.send_signal(signal.SIGSTOP)
-    while not stands_still(child.pid) or locked(folder / "retl.db"):
-        assert child.poll() is None, "the run ended before it stood still"
-        child.send_signal(signal.SIGCONT)
-        time.sleep(0.02)
-        child.send_signal(signal.SIGSTOP)
-
-
 def test_a_plan_while_a_run_is_under_way(made: World, bucket: Bucket, tmp_path: Path) -> None:
     fill(made, 200)
     made.run()
@@ -189,7 +178,9 @@ def test_a_plan_while_a_run_is_under_way(made: World, bucket: Bucket, tmp_path: 
     child = start(made, tmp_path, state=bucket.url())
     try:
         wait_until(lambda: made.writes() > 200, child)
-        stop(child, tmp_path)
+        stop(child.pid)
+        while locked(tmp_path / "retl.db"):  # it was stopped inside a transaction
+            stir(child.pid)
         plan = made.run(dry_run=True).plan
         assert (plan.totals.read, plan.totals.send) == (200, 200)
         assert any("under way" in warning for warning in plan.warnings)
